@@ -32,7 +32,7 @@ from stable_audio.training.processes.meeting import Meeting
 from stable_audio.training.processes.requeue import requeue, taken_away
 from stable_audio.training.processes.stopping import SAVE, StopRequest
 from stable_audio.training.record.lines import end_lines
-from stable_audio.training.record.loggers import RunLogger
+from stable_audio.training.record.loggers.base import RunLogger
 from stable_audio.training.record.page import write_page
 from stable_audio.training.record.run_record import RunRecord
 from stable_audio.training.record.start_files import EarlyLog, logged_to

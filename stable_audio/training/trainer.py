@@ -34,7 +34,8 @@ from stable_audio.training.processes.meeting import Meeting
 from stable_audio.training.processes.rendezvous import meet
 from stable_audio.training.processes.requeue import refuse_no_job, requeue_if_taken_away
 from stable_audio.training.processes.stopping import Interrupted, StopRequest
-from stable_audio.training.record.loggers import RunLogger, check_loggers, create_logger
+from stable_audio.training.record.loggers import check_loggers, create_logger
+from stable_audio.training.record.loggers.base import RunLogger
 from stable_audio.training.record.machines import machines_of
 from stable_audio.training.record.run_record import RunRecord
 from stable_audio.training.record.start_files import EarlyLog, record_run

@@ -239,7 +239,7 @@ def test_earlier_names_still_mean_the_same() -> None:
 
 
 def test_the_project_reaches_the_logger(tmp_path: Path) -> None:
-    from stable_audio.training.record.loggers import RunLogger
+    from stable_audio.training.record.loggers.base import RunLogger
 
     assert RunLogger(folder=tmp_path, name="run").project == "run"
     assert RunLogger(folder=tmp_path, name="run", project="bells").project == "bells"

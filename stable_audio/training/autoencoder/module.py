@@ -27,9 +27,9 @@ from stable_audio.training.autoencoder.parts import (
     encoder_input,
     unchanged,
 )
+from stable_audio.training.autoencoder.teaching import check_latents, teacher_values
 from stable_audio.training.base import RunSettings, TrainingModule
 from stable_audio.training.batches.draws import StepDraws
-from stable_audio.training.errors import TrainingError
 from stable_audio.training.modes import evaluating
 from stable_audio.training.optimisation.ema import Averaging
 from stable_audio.training.optimisation.networks import OptimizerChoice, Schedule, TrainedNetwork
@@ -106,7 +106,7 @@ class AutoencoderTraining(TrainingModule):
         self.discriminator_choice = discriminator_optimizer or optimizer
         self.metrics = nn.ModuleDict(metrics or default_metrics())
         if teacher is not None:
-            _check_teacher(teacher.model, model)
+            check_latents(teacher.model, model)
         self._recent: deque[Tensor] = deque(maxlen=MEASURED_BATCHES)
         if gradient_checkpointing:  # otherwise a coder's own `checkpointing` decides
             set_gradient_checkpointing(model, gradient_checkpointing)
@@ -253,28 +253,15 @@ class AutoencoderTraining(TrainingModule):
         audio = audio.float()
         values.update(reals=audio, latents=latents)
         if self.teacher is not None and torch.is_grad_enabled():
-            values.update(self._teacher_values(self.teacher, encoder_audio, latents))
+            values.update(teacher_values(self.teacher, self.model, encoder_audio, latents))
         return Reconstruction(audio, decoded, latents, values)
-
-    def _teacher_values(self, teacher: Teacher, audio: Tensor, latents: Tensor) -> dict[str, Tensor]:
-        with teacher.on(audio.device) as model:
-            with torch.no_grad():
-                teacher_latents = model.encode(teacher.cast(audio))
-                decoded = model.decode(teacher_latents)
-            ours = model.decode(teacher.cast(latents))
-        return {
-            "teacher_latents": teacher_latents,
-            "teacher_decoded": decoded,
-            "teacher_decodes_ours": ours,
-            "we_decode_theirs": self.model.decode(teacher_latents.to(latents.dtype)),
-        }
 
     def generator_loss(self, reconstruction: Reconstruction, step: int) -> Tensor:
         """Sum of the terms and the adversarial terms; records the scalars to log."""
         with torch.autocast(reconstruction.latents.device.type, enabled=False):
             loss, terms = self.terms({k: _full(v) for k, v in reconstruction.values.items()})
             if self.adversary is not None:
-                extra = self._adversarial(reconstruction, step)
+                extra = self.adversary.generator_terms(reconstruction, counts=self.warmed_up(step))
                 loss, terms = loss + torch.stack(list(extra.values())).sum(), {**extra, **terms}
         self._loss = loss.detach()
         self.record(
@@ -286,16 +273,6 @@ class AutoencoderTraining(TrainingModule):
             }
         )
         return loss
-
-    def _adversarial(self, reconstruction: Reconstruction, step: int) -> dict[str, Tensor]:
-        assert self.adversary is not None
-        names = ("loss_adv", "feature_matching_loss")
-        if not self.warmed_up(step):
-            return {name: reconstruction.reals.new_zeros(()) for name in names}
-        assert reconstruction.decoded is not None
-        losses = self.adversary.discriminator.generator_losses(reconstruction.reals, reconstruction.decoded)
-        weights = (self.adversary.adversarial, self.adversary.feature_matching)
-        return {name: weight * value for name, weight, value in zip(names, weights, losses)}
 
     def discriminator_loss(self, reconstruction: Reconstruction) -> Tensor:
         """The loss of the discriminator, between real audio and reconstructions."""
@@ -354,24 +331,6 @@ class AutoencoderTraining(TrainingModule):
                 f"val/{name}": torch.stack([metric(*pair).reshape(()) for pair in pairs])
                 for name, metric in self.metrics.items()
             }
-
-
-def _check_teacher(teacher: nn.Module, model: Autoencoder) -> None:
-    """Its latents must be comparable.
-
-    Raises:
-        TrainingError: it is no autoencoder, or its latents are of another kind.
-    """
-    if not isinstance(teacher, Autoencoder):
-        raise TrainingError(
-            f"$.training.teacher_model is a {type(teacher).__name__}; autoencoders learn from autoencoders"
-        )
-    ours, theirs = ((m.latent_dim, m.downsampling_ratio, m.io_channels) for m in (model, teacher))
-    if ours != theirs:
-        raise TrainingError(
-            f"$.training.teacher_model has (latent_dim, downsampling_ratio, io_channels) {theirs}, the model "
-            f"{ours}; they must agree"
-        )
 
 
 def _full(value: Tensor) -> Tensor:

@@ -31,6 +31,21 @@ class Adversary:
     feature_matching: float
     warmup_mode: Literal["adv", "full"]
 
+    def generator_terms(self, reconstruction: Reconstruction, *, counts: bool) -> dict[str, Tensor]:
+        """The adversarial terms () of the generator's loss, by name.
+
+        Args:
+            reconstruction: with decoded sound.
+            counts: False: they are 0, as during warm-up.
+        """
+        names = ("loss_adv", "feature_matching_loss")
+        if not counts:
+            return {name: reconstruction.reals.new_zeros(()) for name in names}
+        assert reconstruction.decoded is not None
+        losses = self.discriminator.generator_losses(reconstruction.reals, reconstruction.decoded)
+        weights = (self.adversarial, self.feature_matching)
+        return {name: weight * value for name, weight, value in zip(names, weights, losses)}
+
 
 @dataclass
 class Reconstruction:

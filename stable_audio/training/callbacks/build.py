@@ -37,7 +37,7 @@ from stable_audio.training.callbacks.validation import Validate
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
 from stable_audio.training.processes.stopping import StopRequest
-from stable_audio.training.record.loggers import RunLogger
+from stable_audio.training.record.loggers.base import RunLogger
 from stable_audio.training.record.run_record import RunRecord
 from stable_audio.training.saving.checkpoint_io import AtomicCheckpointIO
 

@@ -29,7 +29,7 @@ from stable_audio.training.modes import evaluating
 from stable_audio.training.processes.shared_rows import AloneError, CommonWork, ElsewhereError, shared_rows
 from stable_audio.training.processes.splitting import are_split
 from stable_audio.training.processes.stopping import StopRequest
-from stable_audio.training.record.loggers import RunLogger
+from stable_audio.training.record.loggers.base import RunLogger
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from stable_audio.training.base import TrainingModule
 from stable_audio.training.batches.feed import RunData
 from stable_audio.training.callbacks.base import StepCallback
 from stable_audio.training.callbacks.log_line import LogLine, SharedValues, of_each_process
-from stable_audio.training.record.loggers import RunLogger
+from stable_audio.training.record.loggers.base import RunLogger
 from stable_audio.training.speed.clock import StepClock
 from stable_audio.training.speed.columns import (
     BatchCount,

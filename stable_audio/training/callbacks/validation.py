@@ -24,7 +24,7 @@ from stable_audio.training.modes import evaluating
 from stable_audio.training.processes.lockstep import in_lockstep
 from stable_audio.training.processes.splitting import are_split
 from stable_audio.training.processes.stopping import StopRequest
-from stable_audio.training.record.loggers import RunLogger
+from stable_audio.training.record.loggers.base import RunLogger
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -13,7 +12,6 @@ from torch import Tensor
 
 from stable_audio.conditioning.inpainting import inpainting_tensors
 from stable_audio.data.base import Batch
-from stable_audio.diffusion.clip_frames import FrameRate
 from stable_audio.diffusion.coupling import coupled
 from stable_audio.diffusion.guidance import cfg_dropout
 from stable_audio.diffusion.item_means import FrameGroups, ItemMeans
@@ -31,7 +29,6 @@ from stable_audio.training.batches.latent_cache import cache_texts
 from stable_audio.training.devices.block_offload import BlockOffload
 from stable_audio.training.diffusion.encoding import EncodedTraining
 from stable_audio.training.diffusion.frame_masks import (
-    extended_mask,
     frame_groups,
     frame_mask,
     masked_std,
@@ -39,46 +36,11 @@ from stable_audio.training.diffusion.frame_masks import (
     whole_steps,
 )
 from stable_audio.training.diffusion.inpainting import InpaintingMasks
+from stable_audio.training.diffusion.prepared import Clean, PreparedBatch, shift_lengths, with_silence
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.optimisation.ema import Averaging
 from stable_audio.training.teacher import Teacher, check_teacher
-from stable_audio.types import Conditioning, Metadata
-
-
-@dataclass(frozen=True)
-class Clean:
-    """A batch before noise is added.
-
-    Attributes:
-        x0: clean latents (b c n).
-        mask: True for frames before the padding, on the CPU; None if unknown.
-        lengths: frames of each clip if clips share rows, else None.
-        metadata: metadata of each clip.
-    """
-
-    x0: Tensor
-    mask: Tensor | None
-    lengths: Sequence[int] | None
-    metadata: list[Metadata]
-
-
-@dataclass(frozen=True)
-class PreparedBatch:
-    """A batch with all draws of its training step.
-
-    Attributes:
-        point: inputs of the objective.
-        conditioning: conditioning of the backbone, after dropout.
-        mask: (b 1 n) bool on the device, True where the loss counts; None counts everything.
-        lengths: frames of each clip if clips share rows, else None.
-        groups: what each frame is to a loss that is a mean over items; else None.
-    """
-
-    point: TrainingPoint
-    conditioning: Conditioning
-    mask: Tensor | None
-    lengths: Sequence[int] | None
-    groups: FrameGroups | None = None
+from stable_audio.types import Conditioning
 
 
 class DiffusionTraining(EncodedTraining):
@@ -169,13 +131,14 @@ class DiffusionTraining(EncodedTraining):
     def prepare(self, batch: Batch, draws: Draws) -> PreparedBatch:
         """Encode, condition, drop conditioning, draw t and noise."""
         sound = self._clean(batch, self.training_latents(batch, draws))
-        clean = self._with_silence(sound, draws)
+        silence = self.options.silence_extension_scale_seconds
+        clean = with_silence(sound, self.model, silence, draws)
         x0, lengths, mask = clean.x0, clean.lengths, clean.mask
         inpainting = self._inpaint_masks(x0, mask, draws) if self.inpainting is not None else None
         conditioning = self._condition(self.model, clean, inpainting)
         dropped = self.options.cfg_dropout_prob
         conditioning = cfg_dropout(self.model.backbone, conditioning, dropped, draws.bernoulli)
-        times = draws.timesteps(x0.shape[0], self._shift_lengths(sound))
+        times = draws.timesteps(x0.shape[0], shift_lengths(sound, self.model))
         t = to_device(self.model.objective.process.grid(times), x0.device, x0.dtype)
         return PreparedBatch(
             point=TrainingPoint(
@@ -211,28 +174,6 @@ class DiffusionTraining(EncodedTraining):
         if not self.item_means.apart:
             return {name: value.std() for name, value in values.items()}
         return {name: masked_std(value, step.groups.signal) for name, value in values.items()}
-
-    def _with_silence(self, clean: Clean, draws: Draws) -> Clean:
-        """The batch with random silence behind its clips that counts as sound, if the options ask for it."""
-        scale = self.options.silence_extension_scale_seconds
-        if not self.model.mask_padding_attention or scale == 0 or clean.mask is None:
-            return clean
-        if clean.lengths is not None:
-            raise TrainingError("clips cannot share rows with silence_extension_scale_seconds; set it to 0")
-        units = draws.exponential(clean.x0.shape[0])
-        return replace(clean, mask=extended_mask(clean.mask, frame_rate(self.model), scale, units))
-
-    def _shift_lengths(self, clean: Clean) -> int | Sequence[int]:
-        """Latent frames for the distribution shift, of all items or of each one."""
-        if clean.lengths is not None:
-            return clean.lengths
-        frames = clean.x0.shape[-1]
-        if not self.model.use_effective_length:
-            return frames
-        lengths = frame_rate(self.model).of_clips(clean.metadata)
-        if lengths is not None:
-            return lengths
-        return frames if clean.mask is None else [int(n) for n in clean.mask.flatten(1).sum(1)]
 
     def _noise(self, x0: Tensor, lengths: Sequence[int] | None, draws: Draws) -> Tensor:
         noise = draws.noise(x0) if lengths is None else draws.noise(x0, lengths)
@@ -355,11 +296,6 @@ def item_means_of(options: StepOptions, model: DiffusionModel) -> ItemMeans | No
         normalization=options.loss_normalization,
         eps=options.loss_norm_eps,
     )
-
-
-def frame_rate(model: DiffusionModel) -> FrameRate:
-    """Seconds to latent frames of the model."""
-    return FrameRate(model.sample_rate, model.downsampling_ratio)
 
 
 def _std(step: PreparedBatch) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from statistics import median
 from typing import Any
@@ -45,6 +46,17 @@ class Explosion:
             if not bad:
                 self._first.append(abs(loss))
         return limit if bad else None
+
+    def reason(self, loss: float) -> str:
+        """Why a loss is bad, in words, or ""; it may be one of the first.
+
+        Args:
+            loss: its absolute value.
+        """
+        limit = self.exceeded(loss)
+        if limit is None:
+            return ""
+        return exploded(loss, limit) if math.isfinite(loss) else "loss is not finite"
 
     def state_dict(self) -> dict[str, Any]:
         return {"first": list(self._first), "seen": self._seen}

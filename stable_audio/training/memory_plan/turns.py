@@ -17,7 +17,8 @@ from stable_audio.training.autoencoder.diffusion import DiffusionAutoencoderTrai
 from stable_audio.training.autoencoder.module import AutoencoderTraining
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.diffusion.frame_masks import frame_groups
-from stable_audio.training.diffusion.module import DiffusionTraining, PreparedBatch
+from stable_audio.training.diffusion.module import DiffusionTraining
+from stable_audio.training.diffusion.prepared import PreparedBatch
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from stable_audio.optim import OPTIMIZERS, build_optimizer, build_scheduler
-from stable_audio.optim.rate_factors import apply_rate_factors
 from stable_audio.optim.step_limits import StepLimits
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.guards.checks import CheckedModule
-from stable_audio.training.guards.explosion import Explosion, exploded
+from stable_audio.training.guards.explosion import Explosion
+from stable_audio.training.optimisation.building import network_optimizer, network_scheduler
 from stable_audio.training.optimisation.gradient_release import GradientRelease
 from stable_audio.training.optimisation.networks import Schedule, TrainedNetwork
-from stable_audio.training.optimisation.roles import by_role
-from stable_audio.training.optimisation.trainable import rate_groups
 from stable_audio.training.processes.splitting import measured
 from stable_audio.training.speed.clock import StepClock
 
@@ -160,17 +157,13 @@ class OptimisedModule(CheckedModule):
         networks = self.networks()
         self._refuse_strays(networks)
         lengths = [schedule.steps for schedule in self.schedules(self.run_steps)]
-        optimizers = [self._optimizer(network) for network in networks]
+        precision = self._precision()
+        optimizers = [network_optimizer(n, self.rate_factors, precision=precision) for n in networks]
         if self.gradient_release:
             if self._release is not None:  # of the fit before this one
                 self._release.remove()
             self._release = GradientRelease(optimizers[0])
-        schedulers = [
-            None
-            if n.choice.scheduler is None
-            else build_scheduler(n.choice.scheduler, optimizer, steps=steps)
-            for n, optimizer, steps in zip(networks, optimizers, lengths)
-        ]
+        schedulers = [network_scheduler(*each) for each in zip(networks, optimizers, lengths)]
         if self.by_hand:
             self._schedulers = schedulers
             return optimizers
@@ -313,23 +306,7 @@ class OptimisedModule(CheckedModule):
         """Why the loss makes the step bad, where the host looks at it; else ""."""
         if not self.watches_explosion or self._loss is None:
             return ""
-        size = float(self._loss)
-        limit = self._explosion(index).exceeded(size)
-        if limit is None:
-            return ""
-        return exploded(size, limit) if math.isfinite(size) else "loss is not finite"
-
-    def _optimizer(self, network: TrainedNetwork) -> Optimizer:
-        parameters = [p for p in network.module.parameters() if p.requires_grad]
-        if not parameters:
-            raise TrainingError(f"no parameter of {type(network.module).__name__} is trainable")
-        choice = self._with_fused(network.choice.optimizer)
-        if not self.rate_factors:
-            return build_optimizer(choice, by_role(network, [{"params": parameters}]))
-        groups = rate_groups(parameters, self.rate_factors)
-        optimizer = build_optimizer(choice, by_role(network, groups))
-        apply_rate_factors(optimizer)
-        return optimizer
+        return self._explosion(index).reason(float(self._loss))
 
     def _refuse_strays(self, networks: Sequence[TrainedNetwork]) -> None:
         """Raise for several networks without `by_hand`, and for trainable weights that no network has."""
@@ -345,13 +322,6 @@ class OptimisedModule(CheckedModule):
                 f"{type(self).__name__} holds trainable weights that no network in `networks` has: "
                 f"{', '.join(strays[:3])}; declare the network that they belong to, or freeze them"
             )
-
-    def _with_fused(self, optimizer: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The optimizer, not fused with float16: fused ones would unscale gradients again, after clipping."""
-        cls = OPTIMIZERS.get(optimizer.get("type", ""))
-        if cls is None or self._precision() != "16-mixed" or "fused" not in inspect.signature(cls).parameters:
-            return optimizer
-        return {**optimizer, "config": {"fused": False, **(optimizer.get("config") or {})}}
 
     # State for checkpoints.
 

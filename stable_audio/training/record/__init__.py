@@ -3,6 +3,6 @@
 run_record.py     `run.json`: every start, its end and incidents; page.py and curves.py make `run.html` of it
 start_files.py    configs, versions and log of a start, with surroundings.py and machines.py
 changed_start.py  what differs from the start before
-loggers.py        where scalars, sounds and pictures go, by run_logger.py; guarded_logger.py: when that fails
+loggers/          where scalars, sounds and pictures go
 lines.py          the first and last lines of a run
 """

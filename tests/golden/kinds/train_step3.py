@@ -17,7 +17,8 @@ from stable_audio.diffusion.losses import LossInputs
 from stable_audio.diffusion.objectives import Compared
 from stable_audio.factory import create_model_from_config
 from stable_audio.training.build import build_training
-from stable_audio.training.diffusion.module import DiffusionTraining, PreparedBatch
+from stable_audio.training.diffusion.module import DiffusionTraining
+from stable_audio.training.diffusion.prepared import PreparedBatch
 from tests.golden.harness import Case
 from tests.golden.kinds.adapters import adapters_of
 from tests.golden.kinds.assembly import base_weights

@@ -15,7 +15,7 @@ from stable_audio.interface.watch import metrics as metrics_module
 from stable_audio.interface.watch.curves import BINS, Curves
 from stable_audio.interface.watch.metrics import Metrics
 from stable_audio.interface.watch.rows import _all_at_once, header_of, parsed
-from stable_audio.training.record.loggers import CSVLogger
+from stable_audio.training.record.loggers.csv_logger import CSVLogger
 
 NAMES = ("train/loss", "val/avg_loss", "speed/x")
 

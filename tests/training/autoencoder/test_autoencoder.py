@@ -21,6 +21,7 @@ from stable_audio.config.reporting.problems import ConfigError
 from stable_audio.factory import create_model_from_config
 from stable_audio.pretransforms import Autoencoder
 from stable_audio.training.autoencoder.module import AutoencoderTraining
+from stable_audio.training.autoencoder.teaching import teacher_values
 from stable_audio.training.build import build_training
 from stable_audio.training.callbacks.item_means import means
 from stable_audio.training.callbacks.validation import Validate
@@ -359,7 +360,7 @@ def test_losses_teacher_and_discriminator_follow_the_module_to_its_device(tmp_pa
     assert module.discriminator.discriminator_loss(audio, audio).is_meta
     latents = module.model.encode(audio, noise=torch.zeros_like)
     teacher = Teacher(module_of(tiny_config()).model)
-    assert all(v.is_meta for v in module._teacher_values(teacher, audio, latents).values())
+    assert all(v.is_meta for v in teacher_values(teacher, module.model, audio, latents).values())
 
 
 def test_a_mono_encoder_with_a_stereo_decoder(tmp_path: Path) -> None:

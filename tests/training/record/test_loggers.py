@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from stable_audio.training.record.loggers import CSVLogger, RunLogger, create_logger
+from stable_audio.training.record.loggers import create_logger
+from stable_audio.training.record.loggers.base import RunLogger
+from stable_audio.training.record.loggers.csv_logger import CSVLogger
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

@@ -16,9 +16,10 @@ from stable_audio.cli import main
 from stable_audio.inference.memory.reserve import readable_size
 from stable_audio.training.callbacks import summary
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.record.guarded_logger import GuardedLogger
 from stable_audio.training.record.lines import planned
-from stable_audio.training.record.loggers import CSVLogger, RunLogger
+from stable_audio.training.record.loggers.base import RunLogger
+from stable_audio.training.record.loggers.csv_logger import CSVLogger
+from stable_audio.training.record.loggers.guarded import GuardedLogger
 from stable_audio.training.saving.folder import claim
 from stable_audio.training.saving.write_failure import write_failure
 from tests.data.folders import make_folder

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from stable_audio.incidents import incident
-from stable_audio.training.record.run_logger import RunLogger
+from stable_audio.training.record.loggers.base import RunLogger
 from stable_audio.training.saving.write_failure import write_failure
 from stable_audio.wording import plural
 
