@@ -19,11 +19,11 @@ from stable_audio.training.processes.meeting import Patience
 from stable_audio.training.processes.stopping import StopRequest
 from stable_audio.training.saving.lock import RunLock
 from tests.training.building import tiny_config, tiny_run, write_files
-from tests.training.test_run_lock import _hold
-from tests.training.test_stopping import _signal_after, _slurm_job
+from tests.training.processes.test_stopping import _signal_after, _slurm_job
+from tests.training.saving.test_lock import _hold
 from tests.training.worlds import fork_server
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 SIGNALLED = """
 import importlib.abc, os, sys

@@ -15,7 +15,7 @@ import soundfile
 import torch
 
 from stable_audio.incidents import incident
-from stable_audio.training import further_incidents
+from stable_audio.training.record import further_incidents
 from stable_audio.training.record.page import write_page
 from stable_audio.training.record.run_record import RunRecord
 from tests.training.building import tiny_run
