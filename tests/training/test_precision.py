@@ -60,7 +60,9 @@ def test_a_precision_has_one_name(tmp_path: Path, short: str, name: str) -> None
             tiny_run(tmp_path, tiny_config(gradient_release=True), precision=short)
 
 
-@pytest.mark.parametrize(("training", "options"), [({"gradient_release": True}, {}), ({}, {"strategy": "fsdp"})])
+@pytest.mark.parametrize(
+    ("training", "options"), [({"gradient_release": True}, {}), ({}, {"strategy": "fsdp"})]
+)
 def test_what_refuses_float16_refuses_it_where_auto_stands_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, training: dict[str, Any], options: dict[str, Any]
 ) -> None:
