@@ -46,9 +46,15 @@ def convert_checkpoint(
     model, model_config, report = load_reported(source, config=config, lenient=lenient, use_ema=use_ema)
     written = model_config.as_dict()
     if layout != "diffusers":
-        transforms = report.transforms
         return export(
-            model, output, config=written, layout=layout, dtype=dtype, part=part, transforms=transforms
+            model,
+            output,
+            config=written,
+            layout=layout,
+            dtype=dtype,
+            part=part,
+            transforms=report.transforms,
+            weights=report.weights,
         )
     try:
         refuse_transforms(report.transforms)

@@ -66,6 +66,7 @@ def export(
     dtype: torch.dtype | None = None,
     part: Part = "model",
     transforms: Sequence[Mapping[str, Any]] = (),
+    weights: str = "online",
 ) -> Path:
     """Write the weights of a model, or of one part of it, in our layout or that of stable-audio-tools.
 
@@ -76,6 +77,7 @@ def export(
         part: a pretransform becomes a file that loads as an autoencoder.
         transforms: records of what was done to the model; those that its weights cannot be loaded without
             are written, too.
+        weights: "ema" or "online", as for `save_inference_file`.
 
     Raises:
         CheckpointError: unknown layout or suffix, no such part, or a file that cannot record `transforms`.
@@ -90,10 +92,10 @@ def export(
         raise CheckpointError(f"{path}: the name must end in .safetensors or .ckpt, not '{path.suffix}'")
     if layout != "ours" or path.suffix != ".safetensors" or part != "model":
         refuse_transforms(transforms)
-    weights, config = part_of(model, config, part)
-    tensors = {k: _cast(v, dtype) for k, v in weights.items()}
+    own, config = part_of(model, config, part)
+    tensors = {k: _cast(v, dtype) for k, v in own.items()}
     if layout == "ours" and path.suffix == ".safetensors":
-        return save_inference_file(path, tensors, config, transforms=needed(transforms))
+        return save_inference_file(path, tensors, config, weights=weights, transforms=needed(transforms))
     if layout == "sat":
         tensors = to_sat(tensors, config)
     if path.suffix == ".safetensors":

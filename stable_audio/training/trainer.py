@@ -149,6 +149,9 @@ def _assemble(
         before = training_files(options.folder)
         resumed = resumed_checkpoint(options, config)
         options = decided(options, processes=placed.processes, resumed=resumed)
+        # Once more, since "auto" may stand for float16.
+        check_hardware(options, averages=config.training is not None and config.training.use_ema)
+        check_levers(config.training, options, processes=placed.processes)
         if meeting is not None:
             meeting.agree("the checkpoint", resumed_facts(resumed, options))
         clear = claim(options.folder, overwrite=options.overwrite, continues=continues(options, resumed))

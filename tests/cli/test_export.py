@@ -55,6 +55,13 @@ def _export(stored: tuple[Path, DiffusionModel], out: Path, *arguments: str) -> 
     return out
 
 
+def test_exported_files_say_whether_their_weights_are_averaged(tmp_path: Path) -> None:
+    model = create_model_from_config(tiny_config())
+    save_inference_file(tmp_path / "run.safetensors", model.state_dict(), tiny_config(), weights="ema")
+    assert main(["export", str(tmp_path / "run.safetensors"), str(tmp_path / "out.safetensors")]) == 0
+    assert read_checkpoint(tmp_path / "out.safetensors").weights == "ema"
+
+
 @pytest.mark.parametrize(("layout", "prefix"), [("ours", "backbone."), ("sat", "model.model.")])
 def test_the_backbone_alone(stored: Any, tmp_path: Path, layout: str, prefix: str) -> None:
     out = _export(stored, tmp_path / "b.safetensors", "--part", "backbone", "--layout", layout)

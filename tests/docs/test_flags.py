@@ -7,7 +7,7 @@ import re
 import pytest
 
 from stable_audio.cli import COMMANDS, main
-from tests.docs.tables import actions, called, code, command_lines, default, page, section, table
+from tests.docs.tables import ROOT, actions, called, code, command_lines, default, page, section, table
 
 PAGES = {"train": ("training", "Flags"), "generate": ("inference", "Flags")}
 """Command -> page and heading of its table; all others have one in commands.md."""
@@ -52,7 +52,17 @@ def test_help_on_a_checkpoint_says_that_it_may_be_in_parts(command: str) -> None
     assert [called(a) for a in named if "step=N.shards" not in a.help] == []
 
 
-PROSE = ["data", "checkpoints", "training", "inference", "configuration", "backbones"]
+OF_OTHER_PROGRAMS = (
+    "adding_a_component",
+    "compatibility",
+    "from_stable_audio_tools",
+    "performance",
+    "pretransforms",
+    "sampler_accuracy",
+)
+"""Pages that name the flags of tests, of stable-audio-tools and of benchmarks."""
+
+PROSE = sorted({path.stem for path in ROOT.glob("docs/*.md")} - set(OF_OTHER_PROGRAMS))
 
 
 @pytest.mark.parametrize("name", PROSE)
@@ -61,7 +71,8 @@ def test_flags_named_in_the_text_exist(name: str) -> None:
     known |= {"--traceback", "--help"}
     of_others = {"--nodes", "--ntasks-per-node", "--gpus-per-node", "--gpus-per-task", "--pty"}
     of_others |= {"--nnodes", "--nproc-per-node", "--rdzv-backend", "--rdzv-endpoint", "--signal"}
-    of_others |= {"--open-mode", "--from-pretrained"}
+    of_others |= {"--open-mode", "--from-pretrained", "--no-python", "--max-restarts", "--local-dir"}
+    of_others |= {"--kills", "--only", "--cuda"}  # scripts/soak.py, benchmarks
     text = re.sub(r"(benchmarks|examples)/[^`]*?(?=`|\n\n)", "", page(name))
     used = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text))
     assert used <= known | of_others

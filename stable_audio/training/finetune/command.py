@@ -151,13 +151,13 @@ def _decide(request: FinetuneRequest, note: Say) -> Decided:
             device=device.type,
             precision=request.precision,
         )
-        fitted, seconds = _tried(fitted, config_for, dataset, request, base, note)
+        fitted, seconds = _tried(fitted, config_for, dataset, request, size, note)
     except DoesNotFit as error:
         raise _with_ways(error, base, device, folder, note) from error
     config = config_for(fitted.micro_batch, fitted.layout)
     write_json(folder / "model.json", config.as_dict())
     note_fit(fitted, size, seconds, note)
-    decided = Decided(folder, request.deciding(), _options(request, base, fitted), [], examples, sampling)
+    decided = Decided(folder, request.deciding(), _options(request, size, fitted), [], examples, sampling)
     note_results(request, note)
     note(f"decided      in {folder}, as config files")
     note(f"to repeat    {decided.command}")
@@ -204,7 +204,7 @@ def _adapter(request: FinetuneRequest, size: Size) -> dict[str, Any] | None:
     return {"adapter_type": request.adapter, "rank": size.rank, "alpha": size.rank}
 
 
-def _options(request: FinetuneRequest, base: FinetuneBase, fitted: Fit) -> dict[str, Any]:
+def _options(request: FinetuneRequest, size: Size, fitted: Fit) -> dict[str, Any]:
     return run_options(
         name=request.folder.name,
         save_dir=str(request.folder.parent),
@@ -215,7 +215,7 @@ def _options(request: FinetuneRequest, base: FinetuneBase, fitted: Fit) -> dict[
         precision=request.precision,
         accelerator={"cuda": "gpu"}.get(best_device(request.device).type, best_device(request.device).type),
         devices="1",
-        checkpoint_every=0,
+        checkpoint_every=size.steps,  # 0 would keep the clock from saving, too
         checkpoint_minutes=5.0,
         recover=True,
     )
@@ -226,14 +226,14 @@ def _tried(
     config_for: Callable[[int, MemoryLayout], ModelConfig],
     dataset: Mapping[str, Any],
     request: FinetuneRequest,
-    base: FinetuneBase,
+    size: Size,
     note: Say,
 ) -> tuple[Fit, float]:
     """A batch that fits in fact, and seconds per optimizer step."""
     data: DatasetConfig = load_dataset_config(dict(dataset))
     while True:
         config = config_for(fitted.micro_batch, fitted.layout)
-        options = RunOptions.from_section(config.training, **_options(request, base, fitted))
+        options = RunOptions.from_section(config.training, **_options(request, size, fitted))
         try:
             return fitted, seconds_per_step(config, data, options)
         except (RuntimeError, MemoryError) as error:

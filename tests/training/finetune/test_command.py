@@ -13,6 +13,8 @@ from stable_audio.adapters import ADAPTER_TYPES, read_adapter
 from stable_audio.audio.io import read_audio
 from stable_audio.cli import main
 from stable_audio.conditioning.text_encoder import TextEncoderConditioner
+from stable_audio.training.callbacks import checkpoints
+from stable_audio.training.callbacks.checkpoints import Checkpoints
 from stable_audio.training.finetune import command
 from stable_audio.training.finetune.ways import Way
 from tests.training import building
@@ -184,6 +186,22 @@ def test_a_killed_run_goes_on_and_ends_as_an_uninterrupted_one(
     assert main(other) == 0
     assert "goes on      from the last checkpoint" in capsys.readouterr().out
     assert same(whole, weights(folder / "runs" / "killed"))
+
+
+def test_the_clock_saves_a_fine_tune_for_one_that_is_killed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = []
+    save = Checkpoints.save
+
+    def noted(self: Checkpoints, trainer: Any, module: Any, **kind: Any) -> None:
+        saved.append((trainer.global_step, kind.get("numbered", True)))
+        save(self, trainer, module, **kind)
+
+    monkeypatch.setattr(Checkpoints, "save", noted)
+    monkeypatch.setattr(checkpoints, "FIRST_STEPS", 2)
+    assert main(words(folder, "--full")) == 0
+    assert saved == [(2, False), (4, True)]
 
 
 @pytest.mark.slow

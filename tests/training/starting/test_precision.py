@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from stable_audio.checkpoints.format import TRAINING_ENTRY
 from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.inference import rates
+from stable_audio.training import trainer
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
 from stable_audio.training.saving.resuming import Resumed
@@ -57,6 +59,20 @@ def test_a_precision_has_one_name(tmp_path: Path, short: str, name: str) -> None
     if name == "16-mixed":
         with pytest.raises(TrainingError, match="gradient_release"):
             tiny_run(tmp_path, tiny_config(gradient_release=True), precision=short)
+
+
+@pytest.mark.parametrize(
+    ("training", "options"), [({"gradient_release": True}, {}), ({}, {"strategy": "fsdp"})]
+)
+def test_what_refuses_float16_refuses_it_where_auto_stands_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, training: dict[str, Any], options: dict[str, Any]
+) -> None:
+    def old_gpu(given: RunOptions, **_: Any) -> RunOptions:
+        return replace(given, precision="16-mixed")
+
+    monkeypatch.setattr(trainer, "decided", old_gpu)
+    with pytest.raises(TrainingError, match="use --precision bf16-mixed or 32"):
+        tiny_run(tmp_path, tiny_config(**training), precision="auto", **options)
 
 
 def test_a_run_keeps_its_precision_where_it_is_measured_otherwise_later(
