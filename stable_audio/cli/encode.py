@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 HELP = "encode a folder or dataset of sound files into latents on disk; may be interrupted and resumed"
 SPLITS_WORK = True
 
+MOST_WORKERS = 4
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser)
@@ -29,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_codec_arguments(parser)
     parser.add_argument("--batch-size", type=at_least(1), help="crops encoded together (1)")
     parser.add_argument(
-        "--num-workers", type=at_least(0), default=4, help="processes that read sound files (%(default)s)"
+        "--num-workers",
+        type=at_least(0),
+        help=f"processes that read sound files, 0 = none (one per core, at most {MOST_WORKERS})",
     )
     parser.add_argument(
         "--devices",
@@ -78,9 +82,11 @@ def _one_of_many(args: argparse.Namespace, rank: int) -> None:
 
 
 def _job(args: argparse.Namespace) -> EncodeJob:
+    from stable_audio.data.cores import cores_for_process
     from stable_audio.inference.codec.latents import EncodeOptions
     from stable_audio.inference.codec.sharing import EncodeJob
 
+    workers = min(MOST_WORKERS, cores_for_process()) if args.num_workers is None else args.num_workers
     return EncodeJob(
         source=args.source,
         folder=args.out,
@@ -90,7 +96,8 @@ def _job(args: argparse.Namespace) -> EncodeJob:
         lenient=args.lenient,
         crop=args.sample_size,
         options=EncodeOptions(
-            **given(args, "batch_size", "num_workers", "items_per_shard", "seed"),
+            **given(args, "batch_size", "items_per_shard", "seed"),
+            num_workers=workers,
             **chunking(args),
             half=args.dtype == "float16",
         ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,6 +32,12 @@ MOST_WORKERS = 6
 
 PROFILED = 5
 """Steps that are recorded if the number is not set."""
+
+
+def _usual_workers() -> int:
+    from stable_audio.data.cores import cores_for_process  # with torch, which the command line waits for
+
+    return min(MOST_WORKERS, cores_for_process())
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ class RunOptions:
     save_dir: str = "runs"
     batch_size: int = 4
     global_batch_size: int | None = None
-    num_workers: int = field(default_factory=lambda: min(MOST_WORKERS, os.cpu_count() or 1))
+    num_workers: int = field(default_factory=_usual_workers)
     seed: int = 42
     max_steps: int = -1
     precision: str = "auto"

@@ -69,8 +69,15 @@ PROSE = sorted({path.stem for path in ROOT.glob("docs/*.md")} - set(OF_OTHER_PRO
 def test_flags_named_in_the_text_exist(name: str) -> None:
     known = {n for command in command_lines() for action in actions(command) for n in called(action)}
     known |= {"--traceback", "--help"}
-    of_others = {"--nodes", "--ntasks-per-node", "--gpus-per-node", "--gpus-per-task", "--pty"}
-    of_others |= {"--nnodes", "--nproc-per-node", "--rdzv-backend", "--rdzv-endpoint", "--signal"}
+    of_others = {"--nodes", "--ntasks-per-node", "--gpus-per-node", "--gpus-per-task", "--pty", "--array"}
+    of_others |= {
+        "--nnodes",
+        "--nproc-per-node",
+        "--rdzv-backend",
+        "--rdzv-endpoint",
+        "--signal",
+        "--cpus-per-task",
+    }
     of_others |= {"--open-mode", "--from-pretrained", "--no-python", "--max-restarts", "--local-dir"}
     of_others |= {"--kills", "--only", "--cuda"}  # scripts/soak.py, benchmarks
     text = re.sub(r"(benchmarks|examples)/[^`]*?(?=`|\n\n)", "", page(name))
