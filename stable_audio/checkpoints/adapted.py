@@ -42,12 +42,14 @@ class LoadedBase:
     Attributes:
         name: of its file.
         transforms: what was done to it before it was trained, as records.
+        averaged: "ema" where its file says that its weights are an average, else "online".
     """
 
     model: DiffusionModel
     config: dict[str, Any]
     name: str
     transforms: Sequence[Any] = ()
+    averaged: str = "online"
 
     @property
     def stack(self) -> AdapterStack:
@@ -76,7 +78,7 @@ def load_base(path: str | Path, *, config: Any = None, use_ema: bool = True) -> 
         raise AdapterError(
             f"{path}: holds a {model_config.model_type} model; adapters are for diffusion models"
         )
-    return LoadedBase(model, model_config.as_dict(), file.name, report.transforms)
+    return LoadedBase(model, model_config.as_dict(), file.name, report.transforms, report.weights)
 
 
 def merge_into(
@@ -149,6 +151,7 @@ def merge_files(
         layout=layout,
         dtype=dtype,
         transforms=loaded.transforms,
+        weights=loaded.averaged,
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from stable_audio.adapters import AdapterSpec, AdapterStack, read_adapter, with_adapters
-from stable_audio.checkpoints import load_model
+from stable_audio.checkpoints import load_model, read_checkpoint, save_inference_file
 from stable_audio.cli import main
 from stable_audio.inference.generation.generate import generate
 from tests.inference import tiny
@@ -82,6 +82,18 @@ def test_a_merged_file_needs_no_adapter(
     torch.testing.assert_close(
         latents(load_model(weighted)[0]), latents(model, adapters=str(first)), rtol=1e-4, atol=1e-4
     )
+
+
+@pytest.mark.parametrize("averaged", ["ema", "online"])
+def test_a_merged_file_says_whether_the_weights_of_its_base_are_averaged(
+    averaged: str, base: Path, tmp_path: Path
+) -> None:
+    model, config = load_model(base)
+    labelled, out = tmp_path / "base.safetensors", tmp_path / "merged.safetensors"
+    save_inference_file(labelled, model.state_dict(), config.as_dict(), weights=averaged)
+    path = adapter_at(tmp_path / "a.safetensors")
+    assert main(["adapter", "merge", str(labelled), str(out), "--adapter", str(path)]) == 0
+    assert read_checkpoint(out).weights == averaged
 
 
 @pytest.mark.parametrize(
