@@ -121,11 +121,13 @@ def tensors_in_turn(
             if wanted(key)
         }
     group: set[str] = set()
+    total = 0
     for key, size in sizes.items():
-        if group and sum(map(sizes.__getitem__, group)) + size > most_bytes:
+        if group and total + size > most_bytes:
             yield _read_group(folder, group)
-            group = set()
+            group, total = set(), 0
         group.add(key)
+        total += size
     if group:
         yield _read_group(folder, group)
 

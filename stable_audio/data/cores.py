@@ -13,14 +13,18 @@ CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 documentation, "Control Group v2", cpu.max)."""
 
 
+def bound_cores() -> int:
+    """The cores that this process is bound to, by default all of the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def cores_for_process() -> int:
     """How many cores this process may keep busy; at least 1.
 
     Those that it is bound to, as SLURM binds the tasks of a job. Where it is bound to none, its share of the
     cores of the machine or of its container among the processes that its launcher has started there.
     """
-    every = os.cpu_count() or 1
-    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else every
+    every, own = os.cpu_count() or 1, bound_cores()
     allowed = min(own, _container_limit() or own)
     return allowed if own < every else max(1, allowed // _processes_here())
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stable_audio.cli import main
 from stable_audio.inference.generation.generate import generate
@@ -17,6 +17,7 @@ from stable_audio.inference.memory.loaded import shapes_of
 from stable_audio.inference.precision import place
 from stable_audio.model import DiffusionModel
 from stable_audio.nn.copying import is_compiled
+from tests.graphs import graph_sizes
 from tests.inference import tiny
 from tests.inference.test_adapters import adapter_at
 from tests.inference.test_adapters import command as command
@@ -25,17 +26,7 @@ from tests.inference.test_adapters import command as command
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Sizes of the graphs compiled from here on, each of a whole network, by one that changes nothing."""
-    compiled: list[int] = []
-
-    def count(graph: torch.fx.GraphModule, inputs: Any) -> Callable[..., Any]:
-        compiled.append(len(graph.graph.nodes))
-        return graph.forward
-
-    original = nn.Module.compile
-    monkeypatch.setattr(nn.Module, "compile", lambda self: original(self, backend=count, fullgraph=True))
-    torch._dynamo.reset()
-    yield compiled
-    torch._dynamo.reset()
+    yield from graph_sizes(monkeypatch, fullgraph=True)
 
 
 def model_of(*, compiled: bool) -> DiffusionModel:

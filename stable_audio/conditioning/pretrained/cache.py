@@ -64,8 +64,8 @@ class TextCache:
         """
         named = {str(text): text for text in texts}
         pairs = self._at_hand(list(named))
-        missing = named.keys() - pairs.keys()
-        for name in (name for name in named if name in missing):
+        missing = [name for name in named if name not in pairs]
+        for name in missing:
             features, mask = read([named[name]])
             pairs[name] = self._recent.keep(name, self._store(name, features[0], mask[0]))
         self._count(bool(missing))

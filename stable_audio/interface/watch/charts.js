@@ -96,7 +96,8 @@ function lines(figure, list, { log = false, smooth = 0, marks = false } = {}) {
   low -= margin; high += margin;
   const { first, last, x, stepAt } = stepAxis(area, usable);
   const y = value => TOP + (height - TOP - BOTTOM) * (1 - (scaled(value) - low) / (high - low));
-  const drawn = value => scaled(value) < lowest ? (log ? Math.pow(10, lowest) : lowest) : scaled(value) > highest ? (log ? Math.pow(10, highest) : highest) : value;
+  const [least, most] = log ? [10 ** lowest, 10 ** highest] : [lowest, highest];
+  const drawn = value => Math.min(most, Math.max(least, value));
   context.strokeStyle = css('--line');
   context.textAlign = 'right';
   for (const tick of ticks(low, high, 4)) {

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from stable_audio.training.record.curves import LARGEST
+
 BINS = 512
 """Means per curve."""
-
-LARGEST = 1e300
-"""Values beyond it count as not finite: sums of them would be."""
 
 
 class Curves:

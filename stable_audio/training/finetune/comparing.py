@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from stable_audio.inference.rendering.jobs import Job, complete, needed_ids
 from stable_audio.model import DiffusionModel
 from stable_audio.training.finetune.clips import FolderClips
 from stable_audio.training.finetune.decided import Decided, write_json
-from stable_audio.training.record.curves import LARGEST
+from stable_audio.training.record.curves import LARGEST, metric_rows
 
 log = logging.getLogger(__name__)
 
@@ -128,17 +127,13 @@ def loss_curves(metrics: str | Path, *, points: int = POINTS) -> dict[str, list[
         "all" and the ranges ("0.0 to 0.1", ...) -> (middle step, mean loss), as far as measured.
     """
     values: dict[str, list[tuple[int, float]]] = {}
-    path = Path(metrics)
-    if not path.is_file():
-        return {}
-    with open(path, encoding="utf-8", errors="replace", newline="") as file:
-        for row in csv.DictReader(line for line in file if "\0" not in line):
-            for column, text in row.items():
-                if text and (column == _LOSS or str(column).startswith(_LEVEL)):
-                    try:
-                        values.setdefault(column, []).append((int(float(row["step"])), float(text)))
-                    except (ValueError, OverflowError, TypeError):  # a line that a crash has damaged
-                        continue
+    for row in metric_rows(Path(metrics)):
+        for column, text in row.items():
+            if text and (column == _LOSS or str(column).startswith(_LEVEL)):
+                try:
+                    values.setdefault(column, []).append((int(float(row["step"])), float(text)))
+                except (ValueError, OverflowError, TypeError):  # a line that a crash has damaged
+                    continue
     last = max((step for pairs in values.values() for step, _ in pairs), default=0)
     width = max(1.0, last / points)
     return {

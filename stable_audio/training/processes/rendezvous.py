@@ -90,14 +90,7 @@ def _opened(world: World, patience: Patience) -> Any:
     """The store of the processes, which the first one opens unless its launcher has."""
     if world.rank == 0 and not _has_agent_store():
         try:
-            return torch.distributed.TCPStore(
-                world.address or "",
-                world.port or 0,
-                is_master=True,
-                wait_for_workers=False,
-                timeout=timedelta(seconds=patience.seconds),
-                multi_tenant=True,  # torch opens the same store again
-            )
+            return _opened_at(world.address or "", world.port or 0, patience)
         except (torch.distributed.DistError, RuntimeError) as error:
             raise TrainingError(
                 f"{world}: port {world.port} of {world.address} cannot be opened to meet the others "
@@ -136,9 +129,14 @@ def _fresh_store(store: Any, patience: Patience) -> Any | None:
     """
     if not _has_agent_store() or store.add("starts", 1) == 1:
         return None
+    return _opened_at("0.0.0.0", 0, patience)
+
+
+def _opened_at(address: str, port: int, patience: Patience) -> Any:
+    """A store of this process; port 0 is any that is free."""
     return torch.distributed.TCPStore(
-        "0.0.0.0",
-        0,
+        address,
+        port,
         is_master=True,
         wait_for_workers=False,
         timeout=timedelta(seconds=patience.seconds),

@@ -129,8 +129,11 @@ def name_changed_clips(starts: Sequence[Any], data: Mapping[str, Any]) -> None:
             plural(data["clips"], "clip"),
             extra=incident("changed data"),
         )
-    if not changed or changed == ["sizes_sha256"]:
-        return
+    elif changed:
+        _name_other_clips(before, data)
+
+
+def _name_other_clips(before: Mapping[str, Any], data: Mapping[str, Any]) -> None:
     log.warning(
         "the dataset has changed since the last start: %s then, %s now; the run goes on with these, in "
         "an order of their own",

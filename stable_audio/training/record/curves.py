@@ -33,15 +33,21 @@ Point = tuple[float, float]
 def curves(path: Path) -> Iterator[str]:
     """A picture of each curve of the metrics at `path`; values that are not finite are left out."""
     points: dict[str, list[Point]] = {name: [] for name in CURVES}
-    if path.is_file():
-        with open(path, newline="", encoding="utf-8", errors="replace") as file:
-            for row in csv.DictReader(line for line in file if "\0" not in line):
-                for name, column in points.items():
-                    if (point := _point(row.get("step"), row.get(name))) is not None:
-                        column.append(point)
+    for row in metric_rows(path):
+        for name, column in points.items():
+            if (point := _point(row.get("step"), row.get(name))) is not None:
+                column.append(point)
     for name, column in points.items():
         if len(column) > 1:
             yield f"<h3>{escape(name)}</h3>{_picture(column)}"
+
+
+def metric_rows(path: Path) -> Iterator[dict[str, str]]:
+    """The rows of the metrics at `path`, by column; none if there is no such file. Lines that a crash has
+    filled with zero bytes are left out, and of other damaged ones any text may come."""
+    if path.is_file():
+        with open(path, newline="", encoding="utf-8", errors="replace") as file:
+            yield from csv.DictReader(line for line in file if "\0" not in line)
 
 
 def _point(step: str | None, value: str | None) -> Point | None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from stable_audio.data.cores import bound_cores
+
 MOST_CHANGED = 50
 """Number of changed files that are named."""
 
@@ -26,7 +28,7 @@ def machine() -> dict[str, Any]:
     return {
         "processor": _line_of("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
-        "usable_cores": _usable_cores(),
+        "usable_cores": bound_cores(),
         "memory": _line_of("/proc/meminfo", "MemTotal"),
         "gpus": [{"name": gpu.name, "memory_bytes": gpu.total_memory} for gpu in gpus],
         **({name: version for name, version in libraries.items() if version is not None} if gpus else {}),
@@ -62,10 +64,6 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return result.stdout.rstrip("\n")
-
-
-def _usable_cores() -> int | None:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _line_of(path: str, name: str) -> str | None:

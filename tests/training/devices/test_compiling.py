@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from stable_audio.factory import create_model_from_config
 from stable_audio.nn.compiling import runs_compiled
 from stable_audio.training.devices.compiling import compile_networks
 from stable_audio.training.errors import TrainingError
+from tests.graphs import graph_sizes
 from tests.training.autoencoder.test_autoencoder import AUDIO, module_of
 from tests.training.autoencoder.test_autoencoder import tiny_config as tiny_autoencoder
 from tests.training.autoencoder.test_diffusion_autoencoder import tiny_config as tiny_diffusion_autoencoder
@@ -28,17 +29,7 @@ pytestmark = pytest.mark.filterwarnings(
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Sizes of the graphs that are compiled from here on, by a compiler that changes nothing."""
-    compiled: list[int] = []
-
-    def count(graph: torch.fx.GraphModule, inputs: Any) -> Callable[..., Any]:
-        compiled.append(len(graph.graph.nodes))
-        return graph.forward
-
-    original = nn.Module.compile
-    monkeypatch.setattr(nn.Module, "compile", lambda self: original(self, backend=count))
-    torch._dynamo.reset()
-    yield compiled
-    torch._dynamo.reset()
+    yield from graph_sizes(monkeypatch)
 
 
 @pytest.mark.parametrize(
