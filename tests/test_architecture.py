@@ -38,6 +38,7 @@ ORDER = (
     "conditioning",
     "backbones",
     "model",
+    "diffusion_autoencoder",
     "transforms",
     "config",
     "factory",

@@ -20,6 +20,7 @@ CHECKED = (
     "config",
     "data",
     "diffusion",
+    "diffusion_autoencoder.py",
     "evaluation",
     "factory",
     "inference",

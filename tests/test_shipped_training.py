@@ -12,10 +12,11 @@ import torch
 from stable_audio.config import load_config
 from stable_audio.data.base import Batch
 from stable_audio.diffusion.noise import SeededNoise
+from stable_audio.diffusion_autoencoder import DiffusionAutoencoder
 from stable_audio.factory import create_model_from_config
 from stable_audio.inference import generate
 from stable_audio.inference.generation.condition_sounds import sound_conditioners
-from stable_audio.model import DiffusionAutoencoder, DiffusionModel
+from stable_audio.model import DiffusionModel
 from stable_audio.training.build import build_training
 from stable_audio.types import Slot
 from tests.shrinking import shrink

@@ -12,6 +12,7 @@ from torch import nn
 
 from stable_audio.config.sections.diffusion import SLOT_KEYS
 from stable_audio.config.sections.top import ModelConfig
+from stable_audio.diffusion_autoencoder import DiffusionAutoencoder
 from stable_audio.factory.backbones import (
     build_backbone,
     build_objective,
@@ -28,7 +29,7 @@ from stable_audio.factory.pretransforms import (
     build_diffusion_autoencoder,
     build_pretransform,
 )
-from stable_audio.model import DiffusionAutoencoder, DiffusionModel
+from stable_audio.model import DiffusionModel
 from stable_audio.nn.unfilled import Unfilled
 from stable_audio.pretransforms import Autoencoder
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from stable_audio.backbones import BACKBONES
 from stable_audio.config.sections.diffusion import DiffusionAutoencoderModel
 from stable_audio.config.sections.pretransform import AutoencoderModel, PretransformSection
+from stable_audio.diffusion_autoencoder import DiffusionAutoencoder
 from stable_audio.factory.components import create
-from stable_audio.model import DiffusionAutoencoder
 from stable_audio.pretransforms import BOTTLENECKS, DECODERS, ENCODERS, PRETRANSFORMS
 from stable_audio.pretransforms.autoencoder import Autoencoder
 from stable_audio.pretransforms.base import Pretransform

@@ -8,7 +8,7 @@ from stable_audio.backbones.base import Backbone
 from stable_audio.conditioning import Conditioner
 from stable_audio.config.reporting.problems import Problem
 from stable_audio.diffusion.objectives import Objective
-from stable_audio.model import DiffusionAutoencoder
+from stable_audio.diffusion_autoencoder import DiffusionAutoencoder
 from stable_audio.pretransforms import Autoencoder, Pretransform
 
 

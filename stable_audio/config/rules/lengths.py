@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from stable_audio.config.reporting.problems import Loc, json_path
 from stable_audio.config.rules.context import Context
-from stable_audio.model import DiffusionAutoencoder
+from stable_audio.diffusion_autoencoder import DiffusionAutoencoder
 
 
 class Step(NamedTuple):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stable_audio.diffusion.noise import SeededNoise
-from stable_audio.model import DiffusionAutoencoder
+from stable_audio.diffusion_autoencoder import DiffusionAutoencoder
 from stable_audio.pretransforms.base import Pretransform
 
 

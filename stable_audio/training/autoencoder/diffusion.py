@@ -15,7 +15,7 @@ from stable_audio.diffusion.losses import LossInputs, LossSum, MSELoss
 from stable_audio.diffusion.noise import SeededNoise
 from stable_audio.diffusion.objectives import TrainingPoint
 from stable_audio.diffusion.timesteps import Uniform
-from stable_audio.model import DiffusionAutoencoder
+from stable_audio.diffusion_autoencoder import DiffusionAutoencoder
 from stable_audio.nn.checkpointing import Recomputation, set_gradient_checkpointing
 from stable_audio.nn.terms import Term
 from stable_audio.nn.transfer import to_device

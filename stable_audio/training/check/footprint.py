@@ -8,8 +8,9 @@ from torch import nn
 
 from stable_audio.conditioning.inpainting import INPAINT_INPUT, INPAINT_MASK
 from stable_audio.config import ModelConfig
+from stable_audio.diffusion_autoencoder import DiffusionAutoencoder
 from stable_audio.inference.memory.encoders import frozen_encoders
-from stable_audio.model import DiffusionAutoencoder, DiffusionModel
+from stable_audio.model import DiffusionModel
 from stable_audio.pretransforms import Autoencoder
 from stable_audio.training.memory_plan import Planner, choice_of
 from stable_audio.training.options import RunOptions

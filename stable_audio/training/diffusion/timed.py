@@ -18,7 +18,8 @@ from stable_audio.diffusion.losses import LossInputs, LossSum
 from stable_audio.diffusion.objectives import Compared, TrainingPoint
 from stable_audio.diffusion.shift import TimeShift
 from stable_audio.diffusion.timesteps import Timesteps, TimestepSampler
-from stable_audio.model import DiffusionAutoencoder, DiffusionModel
+from stable_audio.diffusion_autoencoder import DiffusionAutoencoder
+from stable_audio.model import DiffusionModel
 from stable_audio.options import Flat, takes_keywords
 from stable_audio.training.base import RunSettings, TrainingModule
 from stable_audio.training.batches.draws import StepDraws

@@ -7,7 +7,7 @@ from typing import Any
 
 from stable_audio.config import ModelConfig
 from stable_audio.config.sections.autoencoder import DiffusionAutoencoderTrainingSection as Section
-from stable_audio.model import DiffusionAutoencoder
+from stable_audio.diffusion_autoencoder import DiffusionAutoencoder
 from stable_audio.training.autoencoder.diffusion import (
     DiffusionAutoencoderDemos,
     DiffusionAutoencoderTraining,

@@ -18,8 +18,8 @@ from stable_audio.config import ConfigError, load_config
 from stable_audio.data.base import Batch
 from stable_audio.diffusion.noise import SeededNoise
 from stable_audio.diffusion.objectives import RectifiedFlowObjective
+from stable_audio.diffusion_autoencoder import DiffusionAutoencoder, LatentSampling
 from stable_audio.factory import create_model_from_config
-from stable_audio.model import DiffusionAutoencoder, LatentSampling
 from stable_audio.training.autoencoder.diffusion import DiffusionAutoencoderTraining
 from stable_audio.training.build import build_training
 from stable_audio.training.check.report import report_on
