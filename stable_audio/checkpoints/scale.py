@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from stable_audio.pretransforms.autoencoder import Autoencoder, AutoencoderPretransform
+from stable_audio.pretransforms.autoencoder import Autoencoder
+from stable_audio.pretransforms.autoencoder_pretransform import AutoencoderPretransform
 
 
 def stored_scale(config: Mapping[str, Any] | None) -> float | None:

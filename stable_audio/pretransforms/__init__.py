@@ -1,7 +1,8 @@
 """Pretransforms: audio <-> the space in which diffusion runs."""
 
-from stable_audio.pretransforms.autoencoder import Autoencoder, AutoencoderPretransform
+from stable_audio.pretransforms.autoencoder import Autoencoder
 from stable_audio.pretransforms.autoencoder_kl import KLDecoder, KLEncoder
+from stable_audio.pretransforms.autoencoder_pretransform import AutoencoderPretransform
 from stable_audio.pretransforms.base import Pretransform
 from stable_audio.pretransforms.bottlenecks import BOTTLENECKS
 from stable_audio.pretransforms.coder import Decoder, Encoder

@@ -38,7 +38,8 @@ from stable_audio.nn.block import TransformerOptions
 from stable_audio.nn.feedforward import FeedForwardOptions
 from stable_audio.nn.norms import NormOptions
 from stable_audio.options import keywords_of
-from stable_audio.pretransforms.autoencoder import Autoencoder, AutoencoderPretransform
+from stable_audio.pretransforms.autoencoder import Autoencoder
+from stable_audio.pretransforms.autoencoder_pretransform import AutoencoderPretransform
 from stable_audio.pretransforms.bottlenecks.continuous import VAEBottleneck
 from stable_audio.pretransforms.oobleck import OobleckDecoder, OobleckEncoder
 from stable_audio.shipped import PACKAGE

@@ -17,7 +17,8 @@ from stable_audio.inference.codec.decode import decode_folder, sound_name, sound
 from stable_audio.inference.codec.encode import encode_to_folder
 from stable_audio.inference.codec.latents import EncodeOptions
 from stable_audio.pretransforms import PRETRANSFORMS
-from stable_audio.pretransforms.autoencoder import Autoencoder, AutoencoderPretransform
+from stable_audio.pretransforms.autoencoder import Autoencoder
+from stable_audio.pretransforms.autoencoder_pretransform import AutoencoderPretransform
 from stable_audio.pretransforms.bottlenecks import BOTTLENECKS
 from stable_audio.pretransforms.fingerprint import pretransform_hash
 from stable_audio.pretransforms.oobleck import OobleckDecoder, OobleckEncoder

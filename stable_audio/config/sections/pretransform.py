@@ -10,7 +10,7 @@ from stable_audio.config.schemas.component import Component, component
 from stable_audio.config.schemas.derived import Derived
 from stable_audio.config.schemas.leaf import Section, keys_of
 from stable_audio.pretransforms import BOTTLENECKS, DECODERS, ENCODERS, PRETRANSFORMS
-from stable_audio.pretransforms.autoencoder import AutoencoderPretransform
+from stable_audio.pretransforms.autoencoder_pretransform import AutoencoderPretransform
 from stable_audio.ranges import Positive
 
 

@@ -18,7 +18,7 @@ from stable_audio.factory import create_model_from_config
 from stable_audio.factory.pretransforms import build_autoencoder, build_pretransform
 from stable_audio.inference.codec.diffusion_codec import DiffusionCodec
 from stable_audio.nn.unfilled import Unfilled, with_stored_weights
-from stable_audio.pretransforms.autoencoder import AutoencoderPretransform
+from stable_audio.pretransforms.autoencoder_pretransform import AutoencoderPretransform
 from stable_audio.pretransforms.base import Pretransform
 
 _UNTRAINED = (

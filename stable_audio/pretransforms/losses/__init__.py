@@ -2,10 +2,10 @@
 
 from stable_audio.nn.terms import Term
 from stable_audio.pretransforms.losses.hubert import HubertLoss
+from stable_audio.pretransforms.losses.mel import MultiResolutionMelLoss
+from stable_audio.pretransforms.losses.sdr import SISDRLoss
 from stable_audio.pretransforms.losses.stft import (
-    MultiResolutionMelLoss,
     MultiResolutionSTFTLoss,
-    SISDRLoss,
     STFTLoss,
     SumAndDifferenceSTFTLoss,
     distance_for,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stable_audio.model import DiffusionModel
-from stable_audio.pretransforms.autoencoder import AutoencoderPretransform
+from stable_audio.pretransforms.autoencoder_pretransform import AutoencoderPretransform
 from stable_audio.pretransforms.base import Pretransform
 from stable_audio.training.devices.resting import left_out
 from stable_audio.training.errors import TrainingError

@@ -15,7 +15,7 @@ from stable_audio.diffusion.timesteps import TimestepSampler
 from stable_audio.inference.generation.coding import pretransform_dtype
 from stable_audio.model import DiffusionModel
 from stable_audio.nn.transfer import moved_alone
-from stable_audio.pretransforms.autoencoder import AutoencoderPretransform
+from stable_audio.pretransforms.autoencoder_pretransform import AutoencoderPretransform
 from stable_audio.training.base import RunSettings
 from stable_audio.training.batches.draws import Draws
 from stable_audio.training.batches.encoding_ahead import EncodingAhead

@@ -10,7 +10,7 @@ from stable_audio.config import ModelConfig
 from stable_audio.factory import create_model_from_config
 from stable_audio.inference.memory.encoders import frozen_encoders
 from stable_audio.model import DiffusionModel
-from stable_audio.pretransforms.autoencoder import AutoencoderPretransform
+from stable_audio.pretransforms.autoencoder_pretransform import AutoencoderPretransform
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.build import build_training
 from stable_audio.training.devices.halved_encoder import encoding_precision

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stable_audio.pretransforms import losses
-from stable_audio.pretransforms.losses.stft import a_weighting_taps
+from stable_audio.pretransforms.losses.filters import a_weighting_taps
 from stable_audio.pretransforms.losses.terms import Pair, Term, l1, mse
 from tests.golden.harness import Case
 
