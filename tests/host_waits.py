@@ -54,6 +54,8 @@ class _RefuseConstructors(TorchFunctionMode):
         of_values = func in (torch.tensor, torch.as_tensor)
         if of_values and torch.device(kwargs.get("device") or "cpu") == DEVICE:
             raise HostWaits(f"torch.{func.__name__}: tensor on the device")
+        if func is Tensor.new_tensor and torch.device(kwargs.get("device") or args[0].device) == DEVICE:
+            raise HostWaits("new_tensor: tensor on the device")
         return func(*args, **kwargs)
 
 

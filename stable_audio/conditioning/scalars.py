@@ -19,6 +19,10 @@ from stable_audio.nn.transfer import to_device
 logger = logging.getLogger(__name__)
 
 
+MOST_REPORTED = 100
+"""Values without a row that are named in the log."""
+
+
 class _VectorConditioner(Conditioner):
     @property
     def layout(self) -> Layout:
@@ -123,11 +127,14 @@ class ListConditioner(_VectorConditioner):
         return _single_token(self.embedder(to_device(rows, device)))
 
     def _report(self, unknown: set[str]) -> None:
-        if new := unknown - self._reported:
-            self._reported |= new
-            logger.warning(
-                "%s not in the options %s: the 'unknown' row is used", sorted(new), list(self.rows)
-            )
+        """Warn of each value once, and of the first ones alone: titles may differ from clip to clip."""
+        new = sorted(unknown - self._reported)[: MOST_REPORTED - len(self._reported)]
+        if not new:
+            return
+        self._reported.update(new)
+        last = len(self._reported) == MOST_REPORTED
+        more = "; further ones are not named" if last else ""
+        logger.warning("%s not in the options %s: the 'unknown' row is used%s", new, list(self.rows), more)
 
 
 _SLACK = 0.01

@@ -80,13 +80,13 @@ class FileParts(ClipDataset):
 
     def _add(self, index: int, crop: int | None, multiple: int) -> None:
         name, source = self.dataset.sound(index)
+        file = source.name if isinstance(source, FileSlice) else str(source)
         rate = self.dataset.maker.options.sample_rate
         try:
             with open_sound(source) as sound:
                 info, frames = sound.info, self.dataset.maker.frames(sound)
         except AudioError as error:
-            name = source.name if isinstance(source, FileSlice) else str(source)
-            self.problems.append(Rejected(name, error.reason))
+            self.problems.append(Rejected(file, error.reason))
             return
         total = resampled_length(frames, info.sample_rate, rate)
         if crop is None:
@@ -94,6 +94,14 @@ class FileParts(ClipDataset):
             return
         # Offsets must lie where both rates have a sample.
         step = rate // math.gcd(rate, info.sample_rate)
+        if crop < min(step, total):
+            reason = (
+                f"no crop of {crop} samples can begin where the last one ends: its rate, "
+                f"{info.sample_rate} Hz, and {rate} Hz have a sample in common only every {step} samples; "
+                "resample the file, or give longer crops"
+            )
+            self.problems.append(Rejected(file, reason))
+            return
         starts = range(0, total, crop) if crop % step == 0 else _aligned(total, crop, step)
         self.parts += [SoundPart(f"{name}@{start}", index, start, crop, total) for start in starts]
 

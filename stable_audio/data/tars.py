@@ -72,12 +72,13 @@ def index_tar(path: str) -> tuple[list[Sample], list[Rejected]]:
     problems: list[Rejected] = []
     groups: dict[str, list[dict[str, FileSlice]]] = {}
     order: list[tuple[str, int]] = []
+    size = os.path.getsize(path) if os.path.isfile(path) else 0  # once: a server may have to be asked
     for member in _members(path, problems):
         folder, base = os.path.split(member.name)
         if not member.isfile() or base.startswith("."):
             continue
         name = f"{path}/{member.name}"
-        if member.offset_data + member.size > os.path.getsize(path):
+        if member.offset_data + member.size > size:
             problems.append(Rejected(name, "cut off: the tar ends within it"))
             continue
         stem, _, suffix = base.partition(".")

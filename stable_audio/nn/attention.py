@@ -229,9 +229,14 @@ class Attention(nn.Module):
 
 
 def _mean_of(x: Tensor, mask: Tensor) -> Tensor:
-    """The mean (b 1 d) of the tokens of x (b n d) where mask (b n) is True; zero without any."""
+    """The mean (b 1 d) of the tokens of x (b n d) where mask (b n) is True; zero without any.
+
+    The sum of some thousand tokens is beyond float16, though their mean is not.
+    """
     weights = mask.to(x.dtype).unsqueeze(-1)
-    return (x * weights).sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True).clamp(min=1)
+    wide = torch.float32 if x.dtype is torch.float16 else x.dtype
+    sums, counts = (y.sum(dim=1, keepdim=True, dtype=wide) for y in (x * weights, weights))
+    return (sums / counts.clamp(min=1)).to(x.dtype)
 
 
 def _window(window: tuple[int, int] | None) -> tuple[int, int] | None:

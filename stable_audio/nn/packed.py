@@ -27,13 +27,19 @@ class Packing:
     attention: RowAttention
 
     def per_token(self, values: Tensor) -> Tensor:
-        """One vector per clip (b 1 d) -> the vector of each token's clip (1 l d)."""
-        return values[:, 0].index_select(0, self.places.clip).unsqueeze(0)
+        """One vector per clip (b 1 d) -> the vector of each token's clip (1 l d).
+
+        The gradient of a clip's vector is summed in float32 at least: in 16 bits a GPU would round after
+        every token, and a sum would stop growing after some hundred.
+        """
+        rows = _wide(values[:, 0]).index_select(0, self.places.clip)
+        return rows.to(values.dtype).unsqueeze(0)
 
     def mean(self, x: Tensor) -> Tensor:
-        """x (1 l d) -> the mean over each token's clip (1 l d)."""
-        sums = x.new_zeros(self.lengths.shape[0], x.shape[-1]).index_add(0, self.places.clip, x[0])
-        return self.per_token((sums / self.lengths.to(x.dtype)[:, None]).unsqueeze(1))
+        """x (1 l d) -> the mean over each token's clip (1 l d), summed as gradients are in `per_token`."""
+        rows = _wide(x[0])
+        sums = rows.new_zeros(self.lengths.shape[0], x.shape[-1]).index_add(0, self.places.clip, rows)
+        return self.per_token((sums / self.lengths.to(rows.dtype)[:, None]).to(x.dtype).unsqueeze(1))
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,10 @@ class PackedRow:
     def sorted_items(self, values: Tensor | None) -> Tensor | None:
         """Values of the items of the batch (b ...) in the order of the row's clips."""
         return values if values is None or self.items is None else values.index_select(0, self.items)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def mark_dynamic(tensors: Iterable[Tensor], dims: Sequence[int] = (0, 1)) -> None:

@@ -15,6 +15,7 @@ from stable_audio.conditioning.clap_audio import ClapAudioConditioner
 from stable_audio.conditioning.clap_text import ClapTextConditioner
 from stable_audio.conditioning.pretrained.clap_features import ClapFeatures
 from tests.conditioning import tiny_encoders as tiny
+from tests.host_waits import DEVICE, no_waits
 
 pytest.importorskip("transformers")
 
@@ -219,3 +220,13 @@ def test_what_the_file_contradicts_is_refused(tmp_path: Path) -> None:
         ClapAudioConditioner(output_dim=4, clap_ckpt_path=name)
     with pytest.raises(ValueError, match=r"feature_layer_ix is 3, but the encoder has the hidden states 0"):
         ClapTextConditioner(output_dim=4, clap_ckpt_path=name, use_text_features=True, feature_layer_ix=3)
+
+
+def test_spectrograms_do_not_wait_for_the_device() -> None:
+    extractor = ClapFeatures(
+        filters=torch.rand(5, 3), sample_rate=RATE, samples=64, window=8, hop=4, fusion=True
+    )
+    with no_waits():
+        spectrograms, longer = extractor([torch.randn(40), torch.randn(200)], DEVICE)
+    assert spectrograms.shape == (2, 4, 17, 3)
+    assert spectrograms.device == longer.device == DEVICE

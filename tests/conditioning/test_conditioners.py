@@ -126,6 +126,17 @@ def test_list_reports_an_unknown_option_once(caplog: pytest.LogCaptureFixture) -
     torch.testing.assert_close(first[0, 0], conditioner.embedder.weight[0])
 
 
+def test_list_names_the_first_unknown_options_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """Each clip of a collection may have a title of its own."""
+    conditioner = ListConditioner(output_dim=WIDTH, options=["rock"])
+    with caplog.at_level(logging.WARNING):
+        for number in range(0, 300, 3):
+            conditioner([f"title {n:03d}" for n in range(number, number + 3)], "cpu")
+    assert [f"title {n:03d}" in caplog.text for n in (0, 99, 100, 299)] == [True, True, False, False]
+    assert caplog.text.count("further ones are not named") == 1
+    assert len(conditioner._reported) == 100
+
+
 @pytest.mark.parametrize(
     ("factory", "keywords", "match"),
     [

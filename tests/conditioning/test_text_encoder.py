@@ -11,11 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from stable_audio.conditioning.pretrained.known_mask import known_mask
 from stable_audio.conditioning.t5 import T5Conditioner
 from stable_audio.conditioning.text_encoder import TextEncoderConditioner
 from tests.checkpoints.tiny_pipeline import disturb
 from tests.conditioning import tiny_encoders as tiny
 from tests.golden.kinds.cond_text import save_tokenizer
+from tests.host_waits import DEVICE, no_waits
 
 pytest.importorskip("transformers")
 
@@ -110,6 +112,33 @@ def test_features_are_those_of_the_network(tmp_path: Path, kind: str) -> None:
     assert mask.sum(dim=1).tolist() == [5, 4, 2, 4]
     assert not conditioner.state_dict()
     assert conditioner.network.count() == sum(p.numel() for p in network.parameters())
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "t5", "umt5", "bart"])
+def test_reading_does_not_wait_for_the_device(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers asks a mask whether it hides anything, which the host knows."""
+    save(tmp_path, kind)
+    conditioner = reader(tmp_path, max_length=5)
+    monkeypatch.setattr(conditioner, "encoding", lambda device: torch.no_grad())  # no autocast on "meta"
+    conditioner.encoder(DEVICE)
+    for texts in (tiny.TEXTS, ["rock drum loop"]):  # with padding, and without any
+        with no_waits():
+            features, mask = conditioner.features(texts, DEVICE)
+        assert features.device == mask.device == DEVICE
+
+
+def test_a_known_mask_answers_for_itself_alone() -> None:
+    host = torch.tensor([[True, False], [True, True]])
+    mask, other = host.to(DEVICE), torch.ones(2, 2, dtype=torch.bool, device=DEVICE)
+    with known_mask(mask, host):
+        assert (bool(mask.all()), int(mask.sum())) == (False, 3)
+        for asked in (other.all(), mask.all(1), mask.sum(dim=0), (~mask).sum()):
+            assert asked.device == DEVICE
+    assert mask.all().device == DEVICE
+    with known_mask(host, host), known_mask(mask, mask):
+        assert mask.all().device == DEVICE
 
 
 @pytest.mark.parametrize("kind", ["bert", "t5", "bart", "clip", "language model"])

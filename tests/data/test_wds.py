@@ -353,3 +353,15 @@ def test_sizes_are_the_bytes_of_samples(tmp_path: Path) -> None:
     first, *others = dataset(tmp_path).item_sizes()
     assert first > 3000 * 2
     assert others == [12, 5]
+
+
+def test_an_index_asks_for_the_size_of_a_tar_and_not_for_each_member(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_tar(tmp_path / "a.tar", 50, frames=10)
+    asked: list[Any] = []
+    size_of = os.path.getsize
+    monkeypatch.setattr(os.path, "getsize", lambda path: asked.append(path) or size_of(path))
+    samples, problems = index_tar(str(tmp_path / "a.tar"))
+    assert (len(samples), problems) == (50, [])
+    assert len(asked) <= 2

@@ -83,6 +83,28 @@ def test_spectral_term_is_blind_to_phase_only() -> None:
     assert distance(2 * wave) > 0.1
 
 
+def test_spectral_term_is_its_formula() -> None:
+    """Windows of 16 and 8 frames, a quarter of each apart, without padding; longer ones are left out."""
+    mask = torch.ones(3, 1, 32, dtype=torch.bool)
+    mask[1, :, 20:] = False
+    inputs = _inputs(mask)
+    pairs = (inputs.objective.denoised(inputs.output, inputs.x_t, inputs.t) * mask, inputs.x0 * mask)
+    distances = []
+    for n in (16, 8):
+        window = 0.5 - 0.5 * torch.cos(2 * torch.pi * torch.arange(n) / n)
+        spectra = [(x.unfold(-1, n, n // 4) * window) @ _fourier(n) for x in (p.cfloat() for p in pairs)]
+        estimate, clean = ((s.abs().square() + 1e-8).sqrt() for s in spectra)
+        distances.append((estimate - clean).abs().mean())
+    found = SpectralLoss(n_ffts=[16, 8, 64])(inputs)
+    torch.testing.assert_close(found, (distances[0] + distances[1]) / 2)
+
+
+def _fourier(n: int) -> torch.Tensor:
+    """(n n/2+1): the discrete Fourier transform up to half the rate."""
+    phases = -2 * torch.pi / n * torch.arange(n)[:, None] * torch.arange(n // 2 + 1)
+    return torch.polar(torch.ones_like(phases), phases)
+
+
 def test_the_sum_is_weighted_and_labelled() -> None:
     inputs = _inputs()
     loss, terms = LossSum([Term("mse", MSELoss(), 2.0), Term("texture", SpectralLoss(), 0.5)])(inputs)

@@ -94,6 +94,17 @@ def test_crops_have_exact_timing(sounds: Path, tmp_path: Path) -> None:
     assert middle["padding_mask"].tolist() == [1] * 51 + [0] * 49
 
 
+def test_a_file_whose_rate_has_no_sample_in_common_within_a_crop_is_named(tmp_path: Path) -> None:
+    for name, frames in (("long.wav", 3 * RATE), ("short.wav", 300)):
+        save_audio(tmp_path / name, 0.1 * torch.ones(1, frames), RATE - 1)
+    parts = files(tmp_path, crop=400)
+    assert [part.name for part in parts.parts] == ["a/short.wav@0"]
+    assert [Path(problem.path).name for problem in parts.problems] == ["long.wav"]
+    assert f"{RATE - 1} Hz, and {RATE} Hz have a sample in common only every {RATE} samples" in (
+        parts.problems[0].reason
+    )
+
+
 def test_no_augmentation_whatever_the_file_says(sounds: Path, tmp_path: Path) -> None:
     """phase_flip is 1 in these tests; latents of the patched transform are the samples themselves."""
     encode_to_folder(patched(), files(sounds), tmp_path / "z", sample_rate=RATE, options=EncodeOptions())

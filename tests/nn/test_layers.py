@@ -26,6 +26,19 @@ def test_layer_norm_has_zero_mean_and_unit_variance() -> None:
     torch.testing.assert_close(y.var(-1, unbiased=False), torch.ones(3), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("eps", [1e-5, 0.1])
+def test_norms_are_their_formulas(eps: float) -> None:
+    x = torch.randn(3, 8) * 2 + 1
+    layer, rms = LayerNorm(8, NormOptions(bias=True, eps=eps)), RMSNorm(8, NormOptions(eps=eps))
+    with torch.no_grad():
+        for parameter in (*layer.parameters(), *rms.parameters()):
+            parameter.copy_(torch.randn(8))
+    centred = x - x.mean(-1, keepdim=True)
+    scale = (centred.square().mean(-1, keepdim=True) + eps).rsqrt()
+    torch.testing.assert_close(layer(x), layer.gamma * centred * scale + layer.beta)
+    torch.testing.assert_close(rms(x), rms.gamma * x * (x.square().mean(-1, keepdim=True) + eps).rsqrt())
+
+
 def test_layer_norm_options_decide_what_is_trained() -> None:
     assert {n for n, _ in LayerNorm(4).named_parameters()} == {"gamma"}
     assert {n for n, _ in LayerNorm(4, NormOptions(bias=True)).named_parameters()} == {"gamma", "beta"}

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from stable_audio.nn.attention import Attention, AttentionOptions
+from stable_audio.nn.attention import Attention, AttentionOptions, _mean_of
 from stable_audio.nn.windowed import banded_mask, windowed_attention
 from tests.kernels import AttentionKernels
 
@@ -110,3 +110,13 @@ def test_a_mask_leaves_attention_on_fused_kernels(window: Any, padding: Any) -> 
         attention(x, padding_mask=mask)
     assert kernels.fused
     assert not kernels.softmax
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_the_mean_of_a_long_clip_stays_finite(dtype: torch.dtype) -> None:
+    """Its sum, of 4,000 tokens around 20, is beyond float16."""
+    x, mask = 20 + torch.randn(2, 5000, 3), torch.arange(5000) < torch.tensor([[4000], [0]])
+    mean = _mean_of(x.to(dtype), mask)
+    assert mean.dtype is dtype
+    expected = torch.stack([x.to(dtype)[0, :4000].double().mean(0), torch.zeros(3).double()])[:, None]
+    torch.testing.assert_close(mean.double(), expected, rtol=4 * torch.finfo(dtype).eps, atol=1e-6)

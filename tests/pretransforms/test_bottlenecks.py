@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -116,6 +117,17 @@ def test_gaussian_clamps_its_log_variance() -> None:
     torch.testing.assert_close(latents[0, :, 0], expected)
 
 
+def test_gaussian_mean_noise_and_divergence() -> None:
+    x = torch.randn(2, 8, 50)
+    mean, std = x[:, :4], (0.5 * x[:, 4:]).exp()
+    latents, info = BOTTLENECKS["gaussian"]().encode(x, noise=lambda like: torch.full_like(like, 2.0))
+    torch.testing.assert_close(latents, mean + 2 * std)
+    exact = torch.distributions.kl_divergence(
+        torch.distributions.Normal(mean, std), torch.distributions.Normal(0.0, 1.0)
+    )
+    torch.testing.assert_close(info["kl"], exact.sum((1, 2)).mean())
+
+
 def test_wasserstein_discrepancy_sees_the_distribution() -> None:
     bottleneck = BOTTLENECKS["wasserstein"]().train()
     torch.manual_seed(0)
@@ -123,6 +135,21 @@ def test_wasserstein_discrepancy_sees_the_distribution() -> None:
     bad = bottleneck.encode(3 + torch.randn(8, 4, 50))[1]["mmd"]
     assert good < 0.01 < bad
     assert "mmd" not in BOTTLENECKS["wasserstein"](bypass_mmd=True).train().encode(torch.randn(2, 4, 9))[1]
+
+
+def test_wasserstein_discrepancy_is_its_formula() -> None:
+    """With a Gaussian kernel exp(-|a - b|^2 / d^2) over all pairs of frames."""
+    x, noise = torch.randn(2, 4, 5).double(), torch.randn(10, 4).double()
+    _, info = BOTTLENECKS["wasserstein"]().train().encode(x, noise=lambda like: noise)
+    frames = [x[i, :, n] for i in range(2) for n in range(5)]
+    draws = list(noise)
+
+    def kernel(first: list[Tensor], second: list[Tensor]) -> float:
+        values = [math.exp(-float(sum((a - b) ** 2)) / 16) for a in first for b in second]
+        return sum(values) / len(values)
+
+    expected = kernel(frames, frames) + kernel(draws, draws) - 2 * kernel(frames, draws)
+    assert float(info["mmd"]) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.slow

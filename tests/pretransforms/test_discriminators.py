@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from stable_audio.pretransforms.discriminators import DISCRIMINATORS, Discriminator
+from stable_audio.pretransforms.discriminators.arc import ConvHead
 
 MANIFESTS = Path(__file__).parents[1] / "golden" / "manifests"
 SCALES = {"n_ffts": [2048, 1024, 512, 256, 128], "hop_lengths": [512, 256, 128, 64, 32]}
@@ -67,6 +69,72 @@ def test_training_it_separates_reals_from_fakes_and_then_the_generator_has_somet
     bad, good = (discriminator.generator_losses(reals, x) for x in (fakes, reals))
     assert good.adversarial < bad.adversarial
     assert good.feature_matching < 1e-5 < bad.feature_matching
+
+
+def _hinge(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """Losses of the discriminator and of the generator (Lim and Ye 2017)."""
+    return (1 - real).clamp(min=0).mean() + (1 + fake).clamp(min=0).mean(), -fake.mean()
+
+
+def _squares(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """Mao et al. 2017."""
+    return (1 - real).square().mean() + fake.square().mean(), (1 - fake).square().mean()
+
+
+def _relativistic(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """Huang et al. 2024."""
+    return (1 + (fake - real).exp()).log().mean(), (1 + (real - fake).exp()).log().mean()
+
+
+LOSSES = {
+    # name in TINY: losses of one network, and how those of several are joined
+    "encodec": (_hinge, torch.mean),
+    "encodec rpgan": (_relativistic, torch.mean),
+    "encodec normalised": (_hinge, torch.mean),
+    "dac": (_squares, torch.sum),
+    "dac hinge": (_hinge, torch.sum),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_are_their_formulas(name: str) -> None:
+    discriminator, (losses, join) = build(name), LOSSES[name]
+    reals, fakes = torch.randn(2, 2, 2, 600).unbind()
+    judged = list(zip(discriminator.judge(reals), discriminator.judge(fakes)))
+    own, others = zip(*(losses(real[-1], fake[-1]) for real, fake in judged))
+    torch.testing.assert_close(discriminator.discriminator_loss(reals, fakes), join(torch.stack(own)))
+    adversarial, matching = discriminator.generator_losses(reals, fakes)
+    torch.testing.assert_close(adversarial, join(torch.stack(others)))
+    distances = []
+    for real, fake in judged:
+        layers = [(a - b).abs().mean() for a, b in zip(real[:-1], fake[:-1])]
+        if name == "encodec normalised":
+            layers = [d / (a.abs().mean() + 1e-3) for d, a in zip(layers, real)]
+        distances.append(join(torch.stack(layers)))
+    torch.testing.assert_close(matching, join(torch.stack(distances)))
+
+
+def test_losses_of_oobleck_are_of_the_summed_scores_and_of_all_layers() -> None:
+    discriminator = DISCRIMINATORS["oobleck"](in_channels=2)
+    reals, fakes = torch.randn(2, 2, 2, 600).unbind()
+    judged = list(zip(discriminator.judge(reals), discriminator.judge(fakes)))
+    real, fake = (sum(each[i][-1].mean((1, *range(2, each[i][-1].ndim))) for each in judged) for i in (0, 1))
+    assert isinstance(real, Tensor)
+    assert isinstance(fake, Tensor)
+    own, adversarial = _hinge(real, fake)
+    matching = sum((a - b).abs().mean() for pair in judged for a, b in zip(*pair))
+    torch.testing.assert_close(discriminator.discriminator_loss(reals, fakes), own)
+    torch.testing.assert_close(tuple(discriminator.generator_losses(reals, fakes)), (adversarial, matching))
+
+
+@pytest.mark.parametrize("loss_type", ["lsgan", "relativistic"])
+def test_losses_of_a_head_are_of_its_clipped_scores(loss_type: Any) -> None:
+    head = ConvHead(channels=32, loss_type=loss_type, soft_clip_scale=0.1)
+    reals, fakes = torch.randn(2, 2, 32, 160).unbind()
+    scores = [0.1 * torch.tanh(head.layers(x) / 0.1) for x in (reals, fakes)]
+    own, adversarial = (_squares if loss_type == "lsgan" else _relativistic)(*scores)
+    torch.testing.assert_close(head.discriminator_loss(reals, fakes), own)
+    torch.testing.assert_close(tuple(head.generator_losses(reals, fakes)), (adversarial, torch.zeros(())))
 
 
 @pytest.mark.parametrize("name", TINY)

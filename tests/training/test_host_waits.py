@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import SGD, AdamW
 
 from stable_audio.config import load_config
@@ -18,6 +19,7 @@ from stable_audio.data.base import Batch, Packed
 from stable_audio.factory import create_model_from_config
 from stable_audio.nn.transfer import to_device
 from stable_audio.optim.step_limits import StepLimits
+from stable_audio.pretransforms.bottlenecks import base as bottlenecks
 from stable_audio.training.batches.draws import StepDraws
 from stable_audio.training.build import build_training
 from stable_audio.training.diffusion.module import DiffusionTraining
@@ -107,6 +109,7 @@ def test_the_refusal_sees_every_kind_of_wait() -> None:
         "_local_scalar_dense": lambda: bool(x.sum() > 0),
         "nonzero": lambda: x.nonzero(),
         "tensor on the device": lambda: torch.tensor([1.0], device=DEVICE),
+        "new_tensor": lambda: x.new_tensor(1.0),
     }
     with no_waits():
         assert to_device(torch.ones(3), DEVICE).device == DEVICE
@@ -140,6 +143,38 @@ def test_checking_a_step_and_the_spikes_in_it_does_not_wait_for_the_device() -> 
             guard._pending = None  # that of the last step has arrived by now
             agree = (lambda flag: flag * 1) if step % 2 else None
             guard.watch(optimizer, norm, norm, step=step, files=["a"], agree=agree)
+
+
+def test_the_check_of_a_step_whose_gradients_are_in_host_memory_is_made_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As with --cpu-offload: the loss is on the GPU."""
+    read: list[Tensor] = []
+
+    class Read:
+        def __init__(self, tensor: Tensor) -> None:
+            read.append(tensor)
+
+        def values(self) -> list[float]:
+            return [1.0] * 6
+
+    monkeypatch.setattr(finite, "_result", lambda check: None)
+    monkeypatch.setattr(finite, "Readback", Read)
+    with FakeTensorMode():
+        norm, loss = torch.ones(()), torch.ones((), device="cuda")
+        FiniteGuard(StepLimits()).watch(None, norm, loss, step=0, files=[], loss_limit=5.0)
+    assert read[0].device == torch.device("cpu")
+
+
+def test_the_spread_over_processes_is_counted_without_a_copy_to_the_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bottlenecks, "is_distributed", lambda: True)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda value: None)
+    x = torch.randn(3, 5)
+    torch.testing.assert_close(bottlenecks.std_over_processes(x), x.std())
+    with no_waits():
+        bottlenecks.std_over_processes(torch.ones(3, 5, device=DEVICE))
 
 
 @pytest.mark.usefixtures("skipping")

@@ -61,7 +61,7 @@ class ClapFeatures:
         """b sounds (n,) -> spectrograms (b c frames mels), and which ones are of long sounds (b 1)."""
         features = [self.spectrograms(to_device(sound, device)) for sound in sounds]
         longer = [[self.fusion and self._frames(len(sound)) > self._frames(self.samples)] for sound in sounds]
-        return torch.stack(features), torch.tensor(longer, device=device)
+        return torch.stack(features), to_device(torch.tensor(longer), device)
 
     def spectrograms(self, sound: Tensor) -> Tensor:
         """One sound (n,) -> (c frames mels)."""
@@ -77,7 +77,7 @@ class ClapFeatures:
         """(n,) -> (frames mels) in dB, 0 dB being a power of 1."""
         window = torch.hann_window(self.window, device=sound.device)
         spectrum = torch.stft(sound, self.window, self.hop, window=window, return_complex=True)
-        power = spectrum.abs().square().T @ self.filters.to(sound.device)
+        power = spectrum.abs().square().T @ to_device(self.filters, sound.device)
         return 10 * power.clamp(min=FLOOR).log10()
 
     def _filled(self, sound: Tensor) -> Tensor:

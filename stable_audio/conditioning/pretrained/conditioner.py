@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from stable_audio.conditioning.base import Conditioner
 from stable_audio.conditioning.pretrained.cache import TextCache
+from stable_audio.conditioning.pretrained.known_mask import known_mask
 from stable_audio.conditioning.pretrained.network import LazyNetwork
 from stable_audio.conditioning.pretrained.tokens import TextTokens
 from stable_audio.conditioning.values import TextValue
@@ -115,13 +116,13 @@ class PretrainedConditioner(Conditioner):
     def frozen_networks(self) -> Sequence[LazyNetwork]:
         return () if self.trains else (self.network,)
 
-    def encoding(self, device: torch.device | str) -> AbstractContextManager[Any]:
+    @contextmanager
+    def encoding(self, device: torch.device | str) -> Iterator[None]:
         """Context of the encoder's calls: gradients only where it trains, and its own precision."""
-        stack = ExitStack()
-        stack.enter_context(torch.set_grad_enabled(self.trains and torch.is_grad_enabled()))
         # Autocast would override the precision of the encoder.
-        stack.enter_context(torch.autocast(torch.device(device).type, enabled=False))
-        return stack
+        exact = torch.autocast(torch.device(device).type, enabled=False)
+        with exact, torch.set_grad_enabled(self.trains and torch.is_grad_enabled()):
+            yield
 
     def projected(self, features: Tensor) -> Tensor:
         """Features of the encoder -> features of the output."""
@@ -218,9 +219,9 @@ class TextFeatures(PretrainedConditioner):
 
     def _features(self, values: Sequence[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         encoder = self.encoder(device)
-        ids, mask = self.tokens(values)
-        ids, mask = to_device(ids, device), to_device(mask, device)
-        with self.encoding(device):
+        ids, known = self.tokens(values)
+        ids, mask = to_device(ids, device), to_device(known, device)
+        with self.encoding(device), known_mask(mask, known):
             return self.read(encoder, ids, mask)
 
     def read(self, network: nn.Module, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

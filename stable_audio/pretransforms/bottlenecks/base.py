@@ -43,7 +43,7 @@ def std_over_processes(x: Tensor) -> Tensor:
     if not is_distributed():
         return x.std()
     x = x.float()  # sums of many numbers are beyond float16
-    counted = torch.stack([x.sum(), x.new_tensor(float(x.numel()))])
+    counted = torch.stack([x.sum(), x.new_full((), x.numel())])
     dist.all_reduce(counted)
     total, count = counted
     squares = (x - total / count).square().sum()

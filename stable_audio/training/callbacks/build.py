@@ -105,6 +105,7 @@ class RunCallbacks:
         )
         going_back = GoBack(checkpoints, data, resumed=resumed)
         demos = build_demo_callback(config, data, options, logger, stop)
+        validation = build_validation(config, module, files.validation, options, logger, checkpoints, stop)
         members: list[pl.Callback | None] = [
             Bookkeeping(),
             alive,
@@ -112,10 +113,10 @@ class RunCallbacks:
             scalars,
             UnwrittenLine(scalars),
             going_back,
-            build_validation(config, module, files.validation, options, logger, checkpoints, stop),
+            validation,
             demos,
             checkpoints,
-            StopOnSignal(stop, checkpoints),
+            StopOnSignal(stop, checkpoints, pauses=[p.every for p in (validation, demos) if p is not None]),
             RecordData(record, data),
             Summary(config, options, data, scalars, row=row),
             EstimateTime(max_steps=options.max_steps) if options.max_steps > 0 else None,

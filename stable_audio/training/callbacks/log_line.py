@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stable_audio.nn.transfer import Readback, to_device
 from stable_audio.training.base import TrainingModule
+from stable_audio.training.processes.gathering import summed
 from stable_audio.training.window import SigmaBuckets
 
 
@@ -93,11 +94,11 @@ def _stacked(trainer: pl.Trainer, values: Mapping[str, Tensor]) -> Tensor | None
         return None
     device = trainer.strategy.root_device
     stacked = torch.stack([to_device(v.float().reshape(()), device) for v in values.values()])
-    return trainer.strategy.reduce(stacked, reduce_op="mean") if trainer.world_size > 1 else stacked
+    return summed(stacked) / trainer.world_size if trainer.world_size > 1 else stacked
 
 
 def _sigma_totals(trainer: pl.Trainer, module: TrainingModule) -> Tensor | None:
     totals = module.buckets.pop()
     if totals is None or trainer.world_size == 1:
         return totals
-    return trainer.strategy.reduce(totals, reduce_op="sum")
+    return summed(totals)

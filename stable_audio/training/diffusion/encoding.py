@@ -169,7 +169,7 @@ class EncodedTraining(TimedTraining):
         # Without autocast, since spectra lose too much in half precision, and latents limit the model's
         # quality; casts between the convolutions would cost more than they save, too.
         with (
-            torch.set_grad_enabled(pretransform.enable_grad),
+            torch.set_grad_enabled(pretransform.enable_grad and torch.is_grad_enabled()),
             torch.autocast(audio.device.type, enabled=False),
         ):
             if self.encoding_precision == "float16":

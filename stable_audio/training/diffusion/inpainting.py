@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -100,12 +101,13 @@ def _sizes(shares: Sequence[float], total: int) -> list[int]:
 
 def _free_start(mask: Tensor, real: int, size: int, choices: random.Random) -> int | None:
     """A random place without overlap; after many tries the first one; None if there is none."""
-    free = [bool(mask[0, i : i + size].all()) for i in range(real - size + 1)]
+    taken = np.concatenate([[0], (mask[0, :real].numpy() == 0).cumsum()])  # before each frame
+    free = taken[size:] == taken[: real - size + 1]
     for _ in range(_TRIES):
         start = choices.randint(0, real - size)
         if free[start]:
             return start
-    return free.index(True) if any(free) else None
+    return int(free.argmax()) if free.any() else None
 
 
 WriteMask = Callable[[Tensor, int, random.Random, MaskOptions], None]

@@ -14,7 +14,7 @@ from stable_audio.incidents import incident
 from stable_audio.optim.step_limits import StepLimits
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.guards.finite import Agree, BadStep, FiniteGuard
-from stable_audio.training.processes.gathering import of_all
+from stable_audio.training.processes.gathering import of_all, summed
 from stable_audio.training.window import Window
 
 log = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ class CheckedModule(pl.LightningModule):
         """Sums over all processes, or None if there is one."""
         if self._trainer is None or self._trainer.world_size == 1:
             return None
-        return lambda value: self.trainer.strategy.reduce(value, reduce_op="sum")  # type: ignore[return-value]
+        return summed
 
     def stopped(self, what: str, *, number: int, files: Sequence[str] = ()) -> TrainingError:
         """The error that ends a run, with the files to look at and advice.

@@ -138,12 +138,14 @@ class FiniteGuard:
             before.
         """
         norm, usual = norm.detach(), self._usual.setdefault(network, UsualNorm())
+        if loss is not None:  # gradients of offloaded weights are in host memory
+            loss = loss.detach().to(norm.device)
         limit = usual.limit(norm, self.limits.spike if self.limits is not None and spikes else None)
         finite = torch.isfinite(norm)
         good = finite & (norm <= limit) if not reason else torch.zeros_like(finite)
         size = torch.zeros_like(norm)
         if loss is not None and math.isfinite(loss_limit):
-            size = loss.detach().abs().max()
+            size = loss.abs().max()
             good = good & (size <= loss_limit)
         if agree is not None:
             good = agree((~good).to(torch.float32)) == 0

@@ -132,8 +132,7 @@ class EMA:
         """average += weight * (current - average)."""
         averaged, current = self.average, self._tracked()
         if self.rule.device is not None and _is_elsewhere(current, self.rule.device):
-            parts = {key: local(tensor) for key, tensor in current.items()}
-            self._staging.submit(parts, partial(self._blend_with, averaged, weight))
+            self._staging.submit(self._as_they_are(), partial(self._blend_with, averaged, weight))
         else:
             self._blend_with(averaged, weight, current)
 
@@ -208,6 +207,16 @@ class EMA:
     def _tracked(self) -> dict[str, Tensor]:
         """The module's tensors by key, looked up at every call, since moving a module replaces buffers."""
         return {key: owner[name].detach() for key, owner, name in self._places}
+
+    def _as_they_are(self) -> dict[str, Tensor]:
+        """What this process has of the module's tensors, which stay what they are until `hold`: those that a
+        forward pass may change, such as codebooks and running scales, are copied at once."""
+        parts: dict[str, Tensor] = {}
+        for key, owner, name in self._places:
+            tensor = owner[name]
+            part = local(tensor.detach())
+            parts[key] = part if tensor.requires_grad else part.clone()
+        return parts
 
     def _is_averaged(self, key: str) -> bool:
         return self._parts is None or key.startswith(self._parts)

@@ -21,6 +21,7 @@ class HostStaging:
 
     def __init__(self) -> None:
         self._copies: dict[str, Tensor] = {}
+        self._sources: Mapping[str, Tensor] = {}
         self._copied: torch.cuda.Event | None = None
         self._stream: torch.cuda.Stream | None = None
         self._threads: ThreadPoolExecutor | None = None
@@ -35,6 +36,7 @@ class HostStaging:
         self.settle()
         if self._threads is None:
             self._threads = ThreadPoolExecutor(1, thread_name_prefix="host staging")
+        self._sources = tensors  # until they are copied: what is let go of may be written anew
         copied = self._copied = self._copy(tensors)
         copies = {key: self._copies[key] for key in tensors}
         self._work = self._threads.submit(_after, copied, work, copies)
@@ -53,6 +55,7 @@ class HostStaging:
         submitted, self._work = self._work, None
         if submitted is not None:
             submitted.result()
+            self._sources = {}
 
     def _copy(self, tensors: Mapping[str, Tensor]) -> torch.cuda.Event | None:
         for key, tensor in tensors.items():

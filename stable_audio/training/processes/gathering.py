@@ -61,6 +61,16 @@ def of_all(value: T, group: ProcessGroup | None = None) -> list[T]:
     return values
 
 
+def summed(value: Tensor) -> Tensor:
+    """The sum of a tensor over all processes of the run, each of which must call it; written into `value`.
+
+    The host does not wait for a GPU. `Strategy.reduce` of Lightning meets at a barrier before, by which the
+    host of each process waits until its GPU has done all that is queued.
+    """
+    torch.distributed.all_reduce(value)
+    return value
+
+
 def copy_whole(target: Tensor, value: Tensor) -> None:
     """Copy a tensor into `target`, of a whole one into a split one the rows that this process has."""
     if is_split(target) and not is_split(value):

@@ -11,6 +11,7 @@ import torch
 from stable_audio.checkpoints.format import TRAINING_ENTRY
 from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.config import load_config
+from stable_audio.data.base import Batch
 from stable_audio.factory import create_model_from_config
 from stable_audio.training.build import build_training
 from stable_audio.training.devices.halved_encoder import ENCODING_KEY, encoding_precision
@@ -30,6 +31,21 @@ def _module(**training: Any) -> DiffusionTraining:
     module = build_training(config, create_model_from_config(config))
     assert isinstance(module, DiffusionTraining)
     return module
+
+
+def test_validation_keeps_no_graph_of_an_encoder_that_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = _config()
+    config["model"]["pretransform"] |= {"enable_grad": True}
+    loaded = load_config(config)
+    module = build_training(loaded, create_model_from_config(loaded))
+    assert isinstance(module, DiffusionTraining)
+    made: list[torch.Tensor] = []
+    latents = module.latents
+    monkeypatch.setattr(module, "latents", lambda *args: made.append(latents(*args)) or made[-1])
+    batch = Batch(torch.randn(2, 2, loaded.sample_size), [{"seconds_start": 0, "seconds_total": 1}] * 2)
+    module.validation_values(batch, [0, 1])
+    module.training_step(batch)
+    assert [tensor.requires_grad for tensor in made] == [False, True]
 
 
 CUDA, CPU = "cuda", "cpu"

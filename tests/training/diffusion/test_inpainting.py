@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from stable_audio.training.diffusion.inpainting import InpaintingMasks
+from stable_audio.training.diffusion.inpainting import InpaintingMasks, _free_start
 
 
 @given(length=st.integers(1, 200), share=st.floats(0, 1), seed=st.integers(0, 2**32), kind=st.integers(0, 2))
@@ -58,3 +60,37 @@ def test_wrong_probabilities(wrong: list[float]) -> None:
 def test_wrong_number_of_segments() -> None:
     with pytest.raises(ValueError, match="max_mask_segments"):
         InpaintingMasks(max_mask_segments=0)
+
+
+def _literal_start(mask: torch.Tensor, real: int, size: int, choices: random.Random) -> int | None:
+    """Of 50 drawn places the first one without a zero, else the first such place of all."""
+    free = [all(mask[0, i : i + size].tolist()) for i in range(real - size + 1)]
+    drawn = [choices.randint(0, real - size) for _ in range(50)]
+    found = [start for start in drawn if free[start]] or [i for i, is_free in enumerate(free) if is_free]
+    return found[0] if found else None
+
+
+@given(real=st.integers(1, 40), seed=st.integers(0, 2**32), ones=st.integers(0, 40), data=st.data())
+def test_a_span_lies_where_nothing_is_to_be_generated_yet(
+    real: int, seed: int, ones: int, data: st.DataObject
+) -> None:
+    size, mask = data.draw(st.integers(1, real)), torch.zeros(1, 48)
+    mask[0, torch.randperm(48, generator=torch.Generator().manual_seed(seed))[:ones]] = 1
+    start = _free_start(mask, real, size, random.Random(seed))
+    assert start == _literal_start(mask, real, size, random.Random(seed))
+
+
+class _Counted(TorchDispatchMode):
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_spans_of_long_clips_take_no_operation_per_frame() -> None:
+    """The host makes the masks of a batch in every step."""
+    with _Counted() as operations:
+        mask = InpaintingMasks()(8000, 8192, random.Random(0), "spans")
+    assert 0 < int((mask == 0).sum()) <= 8000
+    assert operations.count < 50

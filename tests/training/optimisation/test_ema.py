@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from stable_audio.training.optimisation import ema as averaging
 from stable_audio.training.optimisation.ema import EMA
+from stable_audio.training.optimisation.staging import HostStaging, Work
 
 
 class _Small(nn.Module):
@@ -234,6 +236,38 @@ def test_a_step_does_not_wait_for_the_average_on_the_host(monkeypatch: pytest.Mo
     _fill(module, 5.0)
     may_go.set()
     assert ema.average["weight"].item() == 3.0
+
+
+class _Lagging(HostStaging):
+    """Copies when the next optimizer step asks for them, as a GPU may."""
+
+    def submit(self, tensors: Mapping[str, Tensor], work: Work) -> None:
+        self.late = lambda: work({key: tensor.clone() for key, tensor in tensors.items()})
+
+    def hold(self) -> None:
+        self.late()
+
+
+def test_what_a_forward_pass_changes_is_averaged_as_it_was_after_the_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = _Small()
+    module.scale = nn.Parameter(torch.ones(1), requires_grad=False)  # beside trained weights: a running one
+    module.other = nn.Parameter(torch.ones(1))
+    ema = _averaged_through_the_host(monkeypatch, module)
+    ema._staging = _Lagging()
+    module.count.fill_(3)
+    _fill(module, 2.0)
+    ema.update()
+    with torch.no_grad():  # the next forward pass, while the copies are being made
+        module.count.fill_(9)
+        module.scale.fill_(9.0)
+    ema.hold()
+    assert {k: v.max().item() for k, v in ema.average.items()} == {
+        **dict.fromkeys(["scale", "other", "backbone.weight", "backbone.bias"], 2.0),
+        **dict.fromkeys(["conditioner.weight", "conditioner.bias"], 2.0),
+        "count": 3,
+    }
 
 
 def test_an_error_of_the_average_on_the_host_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
