@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from stable_audio.nn.gradients import has_values, is_differentiated
 from stable_audio.nn.linear import has_bfloat16
+from stable_audio.nn.short_attention import MOST_KEYS, attend_briefly
 
 MOST_SCORES = 2**21
 """Scores that are held at a time, in two matrices of bfloat16."""
@@ -50,12 +51,16 @@ def attends_by_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = N
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """softmax(q k^T / sqrt(d)) v for q (b h n d), k and v (b h m d) -> (b h n d), features contiguous.
 
-    The output is that of torch's fused kernel, bit for bit; the gradient differs by rounding.
+    The output is that of torch's fused kernel, bit for bit, but for few keys, see `short_attention`; the
+    gradient differs by rounding.
 
     Args:
         mask: bool, True where a key is visible to a query, which sees one at least; broadcasts to (b h n m),
             with two or four axes.
     """
+    # Compiled, the question would be a graph of its own for short rows.
+    if not torch.compiler.is_compiling() and k.shape[2] <= MOST_KEYS:
+        return attend_briefly(q, k, v, mask)
     out: Tensor = _Attention.apply(q, k, v, mask)
     return out
 

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from stable_audio.nn import attention_gradient, linear
 from stable_audio.nn.fused import fused_attention
 from stable_audio.nn.kept_results import selective_contexts
+from stable_audio.nn.short_attention import MOST_KEYS
 from stable_audio.nn.windowed import windowed_attention
 from tests.kernels import AttentionKernels
 
@@ -112,6 +113,57 @@ def test_causal_attention_is_the_kernels() -> None:
     found = torch.autograd.grad(fused_attention(*inputs, causal=True), inputs, grad)
     triangle = torch.ones(12, 12, dtype=torch.bool).tril()
     assert max(_errors(found, _exact(inputs, grad, triangle))) < 2**-7
+
+
+BRIEF_MASKS = {
+    "none": None,
+    "padding": torch.arange(14)[None, None, None, :] < torch.tensor([5, 14])[:, None, None, None],
+    "per query": torch.rand(30, 14, generator=torch.Generator().manual_seed(1)) < 0.5,
+}
+BRIEF_MASKS["per query"][:, 0] = True  # type: ignore[index]
+
+
+@pytest.mark.parametrize("mask", BRIEF_MASKS)
+@pytest.mark.parametrize("gain", [0.1, 1.0, 10.0, 40.0])
+def test_few_keys_err_about_as_the_kernel(mask: str, gain: float) -> None:
+    visible, grad = BRIEF_MASKS[mask], torch.randn(2, 3, 30, 64).bfloat16()
+    inputs = _inputs(30, 14, gain=gain, d=64)
+    out = fused_attention(*inputs, visible)
+    kernel = F.scaled_dot_product_attention(*inputs, attn_mask=visible)
+    exact = _formula(*(x.detach().double() for x in inputs), visible)
+    assert _errors((out.detach(),), (exact.detach(),))[0] < max(1.5 * _errors((kernel.detach(),), (exact,))[0], 2**-8)
+    found = torch.autograd.grad(out, inputs, grad)
+    theirs = torch.autograd.grad(kernel, inputs, grad)
+    exact_grad = _exact(inputs, grad, visible)
+    for x, own, other in zip(exact_grad, _errors(found, exact_grad), _errors(theirs, exact_grad)):
+        if x.norm() > 1e-3 * grad.double().norm():  # not the gradient of scores that no longer matter
+            assert own < max(1.5 * other, 2**-8)
+
+
+def test_few_keys_keep_their_weights() -> None:
+    """The kernel is called neither forward nor backward; one more key, and it is."""
+    for keys, called in ((MOST_KEYS, False), (MOST_KEYS + 1, True)):
+        with profile() as events:
+            fused_attention(*_inputs(6, keys)).float().sum().backward()
+        names = {event.name for event in events.function_events}
+        assert (KERNEL.removesuffix("_backward") in names) is called
+        assert KERNEL not in names
+
+
+@pytest.mark.parametrize("axes", [2, 4])
+def test_few_keys_of_another_layout(axes: int) -> None:
+    """Queries of one head that are views of one tensor, a mask with two or four axes, one item."""
+    both = torch.randn(1, 7, 3, 2, 16).bfloat16().requires_grad_()
+    visible = torch.ones(7, 7, dtype=torch.bool).tril()
+    shaped = visible if axes == 2 else visible[None, None]
+    q, k = (both[..., i, :].transpose(1, 2) for i in (0, 1))
+    out = fused_attention(q, k, k, shaped)
+    wide = both.detach().double().requires_grad_()
+    exact = _formula(*(wide[..., i, :].transpose(1, 2) for i in (0, 1, 1)), visible)
+    grad = torch.randn(out.shape).bfloat16()
+    assert _errors((out.detach(),), (exact.detach(),))[0] < 2**-8
+    found = torch.autograd.grad(out, both, grad)
+    assert _errors(found, torch.autograd.grad(exact, wide, grad.double()))[0] < 2**-7
 
 
 def test_windows_train_by_it() -> None:
