@@ -82,7 +82,7 @@ class Edit:
         if self.bars is None and self.bpm is None and self.beats is None:
             return None
         if self.bars is None or self.bpm is None:
-            raise ValueError("a length in bars needs both bars and bpm, as in --bars 4 --bpm 120")
+            raise ValueError("a length in bars needs both bars and bpm, such as 4 and 120")
         return seconds_of_bars(self.bars, bpm=self.bpm, **_not_none({"beats": self.beats}))
 
 

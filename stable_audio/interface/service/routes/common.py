@@ -63,6 +63,12 @@ def client_of(request: Request) -> Client:
     return client
 
 
+def json_body(model: type) -> dict[str, Any]:
+    """What the documentation says of a body that is read without FastAPI."""
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    return {"required": True, "content": {"application/json": {"schema": schema}}}
+
+
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """What `responses` of a route says of these statuses, and of those that every route can have."""
     told = {
