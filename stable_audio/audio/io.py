@@ -20,7 +20,7 @@ from torch import Tensor
 from stable_audio.audio import channel_order, containers, ogg_writing
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.audio.comments import IN_CHUNKS, add_chunk
-from stable_audio.audio.errors import AudioError
+from stable_audio.audio.errors import AudioError, DiskFullError
 from stable_audio.audio.opening import system_name
 from stable_audio.audio.reader import AudioInfo, AudioSource, Sound, open_sound
 
@@ -190,7 +190,7 @@ def _write(
             ogg_writing.split_single_page(temporary)
     except (soundfile.LibsndfileError, ValueError, TypeError) as error:
         if "System error" in str(error):
-            raise AudioError(
+            raise DiskFullError(
                 str(target), "not written: the disk took only a part of it; is it full?"
             ) from error
         encoding = " ".join(filter(None, (container, subtype)))

@@ -22,8 +22,9 @@ from contextlib import nullcontext
 from types import ModuleType
 from typing import TYPE_CHECKING, TextIO
 
+from stable_audio.audio.errors import disk_is_full
 from stable_audio.characters import fault, readable_json
-from stable_audio.cli.denied import disk_is_full, plain_reason, unwritable_folder
+from stable_audio.cli.denied import plain_reason, unwritable_folder
 from stable_audio.cli.home import with_home
 
 if TYPE_CHECKING:

@@ -6,12 +6,6 @@ import errno
 import os
 
 _CODES = (errno.EROFS, errno.EACCES, errno.EPERM)
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-def disk_is_full(error: OSError) -> bool:
-    """Whether a write failed because the disk, or the share of it that this account may use, is full."""
-    return error.errno in _FULL
 
 
 def unwritable_folder(error: OSError) -> str | None:
