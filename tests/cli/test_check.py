@@ -352,7 +352,7 @@ def test_the_verdict_names_the_file_that_is_wrong(write: Any, capsys: pytest.Cap
     assert capsys.readouterr().out.splitlines()[-1] == f"{data}: 1 error"
     model, data = write({**examples.cond(), "sample_size": 0}), write(SYNTHETIC, "data.json")
     assert main(["check", model, data, "--dry"]) == 1
-    assert capsys.readouterr().out.splitlines()[-1] == f"{model}: 1 errors"
+    assert capsys.readouterr().out.splitlines()[-1] == f"{model}: 1 error"
     assert main(["check", write(examples.cond()), data, "--dry"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"{model}, {data}: all is well"
 
