@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 class AudioError(ValueError):
     """A sound file cannot be read or written. `path` names it, `reason` says why."""
@@ -13,3 +17,12 @@ class AudioError(ValueError):
 
     def __reduce__(self) -> tuple[type[AudioError], tuple[str, str]]:
         return type(self), (self.path, self.reason)  # survives the way back from a worker process
+
+
+class DiskFullError(AudioError):
+    """A file was written in part only, as on a full disk."""
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether a write failed because the disk, or the share of it that this account may use, is full."""
+    return isinstance(error, DiskFullError) or (isinstance(error, OSError) and error.errno in _FULL)

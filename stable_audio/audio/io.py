@@ -20,7 +20,7 @@ from torch import Tensor
 from stable_audio.audio import channel_order, containers, ogg_writing
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.audio.comments import IN_CHUNKS, add_chunk
-from stable_audio.audio.errors import AudioError
+from stable_audio.audio.errors import AudioError, DiskFullError
 from stable_audio.audio.opening import system_name
 from stable_audio.audio.reader import AudioInfo, AudioSource, Sound, open_sound
 
@@ -30,6 +30,7 @@ __all__ = [
     "AudioSource",
     "SavedAudio",
     "Sound",
+    "check_subtype",
     "open_sound",
     "read_audio",
     "read_info",
@@ -125,7 +126,7 @@ def save_audio(
         raise AudioError(str(target), "not written: the audio holds values that are not numbers")
     peak = float(np.abs(samples).max(initial=0.0))
     suffix = target.suffix.lower().lstrip(".")
-    subtype = SHORT_SUBTYPES.get((subtype or "").lower(), subtype) or DEFAULT_SUBTYPES.get(suffix)
+    subtype = _subtype(subtype) or DEFAULT_SUBTYPES.get(suffix)
     clipped = peak > 1.0 and subtype not in ("FLOAT", "DOUBLE")
     if clipped:
         _LOG.warning("%s: clipped, the peak is %.2f", target, peak)
@@ -135,6 +136,28 @@ def save_audio(
         if comment is not None and suffix in IN_CHUNKS and not add_chunk(temporary, comment):
             _LOG.warning("%s: the file is too large for a comment", target)
     return SavedAudio(target, peak, clipped)
+
+
+def check_subtype(format: str, subtype: str | None) -> None:
+    """Raise ValueError if files with the suffix `format` have no such sample format; see `save_audio`."""
+    if subtype is None:
+        return
+    container = _FORMATS.get(format, format.upper())
+    known = [] if format == "m4a" else list(soundfile.available_subtypes(container))
+    if format == "opus":
+        known = ["OPUS"]
+    if _subtype(subtype) not in known:
+        short = {name: text for text, name in SHORT_SUBTYPES.items()}
+        allowed = ", ".join(short.get(name, name) for name in known)
+        raise ValueError(
+            f"subtype '{subtype}' is no sample format of {format}; "
+            + (f"allowed: {allowed}" if allowed else "it has a single one, so leave it out")
+        )
+
+
+def _subtype(subtype: str | None) -> str | None:
+    """libsndfile's name of a sample format."""
+    return None if subtype is None else SHORT_SUBTYPES.get(subtype.lower(), subtype.upper())
 
 
 def _write(
@@ -167,7 +190,7 @@ def _write(
             ogg_writing.split_single_page(temporary)
     except (soundfile.LibsndfileError, ValueError, TypeError) as error:
         if "System error" in str(error):
-            raise AudioError(
+            raise DiskFullError(
                 str(target), "not written: the disk took only a part of it; is it full?"
             ) from error
         encoding = " ".join(filter(None, (container, subtype)))

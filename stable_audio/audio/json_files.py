@@ -104,9 +104,21 @@ def parse_json_value(
     return whole(value) if repair and may_hold_halves(decoded) else value
 
 
-def parse_json_object(text: str | bytes, *, source: str, repair: bool = False) -> dict[str, Any]:
+def parse_json_object(
+    text: str | bytes, *, source: str, repair: bool = False, **hooks: Any
+) -> dict[str, Any]:
     """Like `parse_json_value`, for a text whose root must be an object."""
-    return _object(parse_json_value(text, source=source, repair=repair), source)
+    return _object(parse_json_value(text, source=source, repair=repair, **hooks), source)
+
+
+def each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """As `object_pairs_hook`: refuse an object that has a key twice, of which JSON takes the last."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        double = next(key for key in values if keys.count(key) > 1)
+        raise ValueError(f"an object has the key '{double}' twice; leave one out")
+    return values
 
 
 def nests_too_deep(value: Any) -> bool:

@@ -22,8 +22,9 @@ from contextlib import nullcontext
 from types import ModuleType
 from typing import TYPE_CHECKING, TextIO
 
+from stable_audio.audio.errors import disk_is_full
 from stable_audio.characters import fault, readable_json
-from stable_audio.cli.denied import disk_is_full, unwritable_folder
+from stable_audio.cli.denied import plain_reason, unwritable_folder
 from stable_audio.cli.home import with_home
 
 if TYPE_CHECKING:
@@ -233,6 +234,8 @@ def _reason(error: Exception) -> str:
         place = f"{error.filename}: " if error.filename else ""
         todo = "make room, or choose another folder; what is finished stays"
         return f"{place}the disk is full ({error.strerror}); {todo}"
+    if isinstance(error, OSError) and (plain := plain_reason(error)) is not None:
+        return plain
     if isinstance(error, UnicodeEncodeError) and (half := fault(error.object)) is not None:
         return f"{readable_json(error.object)} has {half}, and cannot be written; give it another name"
     package = (getattr(error, "name", None) or "").split(".")[0]

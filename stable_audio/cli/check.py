@@ -9,6 +9,7 @@ from typing import Any
 from stable_audio.cli.fields import add_field
 from stable_audio.cli.importing import importing
 from stable_audio.training.options import RunOptions
+from stable_audio.wording import plural
 
 HELP = "validate a model file and a dataset file, report sizes and memory, and rehearse a training step"
 
@@ -44,7 +45,7 @@ def as_text(report: dict[str, Any]) -> str:
     for title, section in _SECTIONS.items():
         if title in report:
             lines += ["", *section(report[title])]
-    verdict = "all is well" if not report["errors"] else f"{len(report['errors'])} errors"
+    verdict = "all is well" if not report["errors"] else plural(len(report["errors"]), "error")
     return "\n".join([*lines, "", f"{', '.join(_at_fault(report))}: {verdict}"]).lstrip()
 
 

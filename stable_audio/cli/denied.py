@@ -1,4 +1,4 @@
-"""Recognise an output folder that takes no more files, so that the message can say what to do."""
+"""Errors of files and folders as sentences that say what to do."""
 
 from __future__ import annotations
 
@@ -6,14 +6,6 @@ import errno
 import os
 
 _CODES = (errno.EROFS, errno.EACCES, errno.EPERM)
-
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-def disk_is_full(error: OSError) -> bool:
-    """Whether a write failed because the disk, or the share of it that this account may use, is full."""
-    return error.errno in _FULL
 
 
 def unwritable_folder(error: OSError) -> str | None:
@@ -27,3 +19,27 @@ def unwritable_folder(error: OSError) -> str | None:
     while not os.path.isdir(folder):
         folder = os.path.dirname(folder)
     return folder if error.errno == errno.EROFS or not os.access(folder, os.W_OK) else None
+
+
+def plain_reason(error: OSError) -> str | None:
+    """What is wrong with the file or folder that an error names; None if it names none."""
+    if error.errno is None or not isinstance(error.filename, (str, bytes, os.PathLike)):
+        return None
+    if error.filename2 is not None:
+        return None
+    name = os.fsdecode(error.filename)
+    if isinstance(error, FileNotFoundError):
+        return f"{name}: no such file or folder"
+    if isinstance(error, IsADirectoryError):
+        return f"{name}: is a folder, but a file is needed here"
+    if isinstance(error, (FileExistsError, NotADirectoryError)) and (file := _file_on_the_way(name)):
+        return f"{file}: is a file, but a folder is needed here; give another name"
+    return f"{name}: {error.strerror}"
+
+
+def _file_on_the_way(name: str) -> str | None:
+    """The first file among a path and the folders that it goes through."""
+    while name and not os.path.isfile(name):
+        parent = os.path.dirname(name)
+        name = parent if parent != name else ""
+    return name or None

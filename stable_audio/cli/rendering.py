@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import math
 import sys
 import time
 from dataclasses import replace
@@ -24,14 +25,13 @@ from stable_audio.data.world import World, WorldError, launched_world
 from stable_audio.inference.devices import AUTO, best_device
 from stable_audio.inference.generation.generate import RANDOM_SEED, random_seed
 from stable_audio.inference.rendering.earlier_dtype import settled_dtype
-from stable_audio.inference.rendering.edits import Edit, edited
+from stable_audio.inference.rendering.edits import Edit
 from stable_audio.inference.rendering.finishing import Finishing
 from stable_audio.inference.rendering.gallery import write_render_page
 from stable_audio.inference.rendering.job_files import read_lines
-from stable_audio.inference.rendering.job_lines import JobLine, jobs_of
-from stable_audio.inference.rendering.jobs import Job, needed_ids, repeated
+from stable_audio.inference.rendering.job_lines import JobLine, edited_jobs_of
+from stable_audio.inference.rendering.jobs import Job, needed_ids
 from stable_audio.inference.rendering.load import RenderModel
-from stable_audio.inference.rendering.names import NameTemplate
 from stable_audio.inference.rendering.processes import DeviceOptions, DeviceRender, devices_named
 from stable_audio.inference.rendering.render import OutputFiles, Rendered
 from stable_audio.inference.rendering.request import RenderRequest
@@ -149,8 +149,9 @@ def _check(args: argparse.Namespace) -> None:
     prompts += [(f"--{part}-prompt", getattr(args, f"{part}_prompt")) for part in ("negative", "init", "to")]
     for flag, text in prompts:
         refuse(text or "", flag)
-    if args.name is not None:
-        NameTemplate(args.name)
+    _output(args, "")
+    if args.seconds is not None and not 0 < args.seconds < math.inf:
+        raise ValueError(f"--seconds must be above 0, found {args.seconds}")
     if args.seed is not None and args.seed < RANDOM_SEED:
         raise ValueError(f"--seed must be at least 0, or -1 for a random one, found {args.seed}")
 
@@ -164,7 +165,7 @@ def _new_request(args: argparse.Namespace) -> RenderRequest:
         lenient=args.lenient,
         use_ema=not args.no_ema,
         **given(args, "dtype"),
-        jobs=edited(_jobs(args), _edit(args), seconds=args.seconds),
+        jobs=_jobs(args),
         first_seed=_first_seed(args.seed),
         seconds=args.seconds,
         conditioning=key_values(args.condition, "--condition"),
@@ -219,11 +220,20 @@ def _load(
 
 
 def _jobs(args: argparse.Namespace) -> list[Job]:
-    """Jobs from --prompt and --prompts, before they are completed with what the model needs."""
+    """Jobs from --prompt and --prompts, before they are completed with what the model needs.
+
+    Raises:
+        ValueError: with everything that is wrong with them.
+    """
     lines = [JobLine({"conditioning": {"prompt": text}}) for text in args.prompt or []]
     lines += [JobLine(*line) for line in read_lines(args.prompts)] if args.prompts is not None else []
-    jobs = jobs_of(lines or [JobLine({"conditioning": {}})], grid_axes(args.grid or []))
-    return repeated(jobs, args.count or 1)
+    return edited_jobs_of(
+        lines or [JobLine({"conditioning": {}})],
+        _edit(args),
+        grid=grid_axes(args.grid or []),
+        count=args.count or 1,
+        seconds=args.seconds,
+    )
 
 
 def _edit(args: argparse.Namespace) -> Edit:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 EVERYWHERE = (0.0, 1.0)
 """The interval of all noise levels."""
 
+_SHARES = {"apg_scale": "apg_scale", "zero_init": "zero_init", "scale_phi": "scale_phi (cfg_rescale)"}
+"""Settings from 0 to 1, and what messages call them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class GuidanceOptions:
@@ -91,10 +94,10 @@ class GuidanceOptions:
             raise ValueError(f"cfg_interval must be 0 <= low <= high <= 1, found {(low, high)}")
         if not all(map(math.isfinite, self.weights)):
             raise ValueError(f"cfg_scale must be finite numbers, found {self.cfg_scale}")
-        for name in ("apg_scale", "zero_init"):
+        for name, shown in _SHARES.items():
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
-                raise ValueError(f"{name} must be from 0 to 1, found {value}")
+                raise ValueError(f"{shown} must be from 0 to 1, found {value}")
         if self.cfg_norm_threshold is not None and self.cfg_norm_threshold < 0:
             raise ValueError(f"cfg_norm_threshold must be at least 0, found {self.cfg_norm_threshold}")
         if self.apg_momentum is not None and not -1 < self.apg_momentum < 1:

@@ -29,6 +29,11 @@ class Goals:
     chance: float = 0.1
     reconstruction: float | None = None
 
+    def __post_init__(self) -> None:
+        for name, share in vars(self).items():
+            if share is not None and not 0 <= share <= 1:
+                raise ValueError(f"the target of {name} must be a share from 0 to 1, found {share:g}")
+
     @classmethod
     def uniform(cls, target: float) -> Goals:
         """The same share for the three."""

@@ -69,8 +69,15 @@ def evaluator_for(model: DiffusionModel, dataset: str | None = None) -> Quicksta
 
     Args:
         dataset: file of the synthetic dataset that it was trained on; None: the default one.
+
+    Raises:
+        ValueError: another kind of dataset.
     """
     entry = load_dataset_config(dataset).model_dump() if dataset is not None else {}
+    if (kind := entry.get("dataset_type", "synthetic")) != "synthetic":
+        raise ValueError(
+            f"{dataset}: $.dataset_type: found '{kind}'; the measurement knows datasets of type 'synthetic'"
+        )
     keys = ("lowest_pitch", "num_pitches", "held_out_share", "words", "seconds")
     told = {key: entry[key] for key in keys if key in entry}
     return QuickstartEvaluator(sample_rate=model.sample_rate, sample_size=model.sample_size, **told)

@@ -47,11 +47,12 @@ def evaluate_quickstart(
         out: folder for the clips of the trained model, and for FIGURES with the results of all models.
         report: called with each model once it is judged.
     """
+    goals, requests = goals or Goals(), requests or Requests()
     model: Any
     model, config = load_model(checkpoint, device=device)
     evaluator = evaluator_for(model, dataset)
     judged = []
-    for one in judgements(model, config, evaluator, requests or Requests(), baselines=baselines):
+    for one in judgements(model, config, evaluator, requests, baselines=baselines):
         report(one)
         judged.append(one)
         if one.label == TRAINED and out is not None:
@@ -60,7 +61,7 @@ def evaluate_quickstart(
         write_json(out / FIGURES, {one.label: one.figures() for one in judged})
     return missed_goals(
         judged,
-        goals or Goals(),
+        goals,
         trained=TRAINED,
         reconstruction=RECONSTRUCTION,
         baselines=(NULL, UNTRAINED),

@@ -27,3 +27,8 @@ class Requests:
     cfg_scale: float = 1.5
     sampler: str | None = None
     batch_size: int = 42
+
+    def __post_init__(self) -> None:
+        for name in ("repeats", "steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")

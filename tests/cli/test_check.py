@@ -174,7 +174,7 @@ def test_text_output(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
     ):
         assert word in out
     assert main(["check", write({"model_type": "x"}), "--dry"]) == 1
-    assert "errors" in capsys.readouterr().out
+    assert "error" in capsys.readouterr().out
 
 
 def test_lenient(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -349,10 +349,10 @@ def test_after_a_deadline_the_timer_is_off() -> None:
 def test_the_verdict_names_the_file_that_is_wrong(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
     model, data = write(examples.cond()), write({**SYNTHETIC, "clips": 1}, "data.json")
     assert main(["check", model, data, "--dry"]) == 1
-    assert capsys.readouterr().out.splitlines()[-1] == f"{data}: 1 errors"
+    assert capsys.readouterr().out.splitlines()[-1] == f"{data}: 1 error"
     model, data = write({**examples.cond(), "sample_size": 0}), write(SYNTHETIC, "data.json")
     assert main(["check", model, data, "--dry"]) == 1
-    assert capsys.readouterr().out.splitlines()[-1] == f"{model}: 1 errors"
+    assert capsys.readouterr().out.splitlines()[-1] == f"{model}: 1 error"
     assert main(["check", write(examples.cond()), data, "--dry"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"{model}, {data}: all is well"
 

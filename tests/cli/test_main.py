@@ -16,7 +16,7 @@ import torch
 
 from stable_audio import __version__, cli
 from stable_audio.cli import guarded
-from stable_audio.cli.denied import unwritable_folder
+from stable_audio.cli.denied import plain_reason, unwritable_folder
 
 ROOT = Path(__file__).parents[2]
 
@@ -171,6 +171,26 @@ def test_a_file_that_cannot_be_read_is_no_output_folder(
     monkeypatch.setattr(os, "access", lambda path, mode: mode == os.W_OK)
     assert unwritable_folder(PermissionError(errno.EACCES, "Permission denied", str(file))) is None
     assert unwritable_folder(FileNotFoundError(errno.ENOENT, "No such file", str(file))) is None
+
+
+def test_errors_of_files_are_sentences(tmp_path: Path) -> None:
+    file = tmp_path / "take.wav"
+    file.write_bytes(b"")
+    wanted = {
+        tmp_path / "none": "none: no such file or folder",
+        tmp_path: "is a folder, but a file is needed here",
+    }
+    for path, message in wanted.items():
+        with pytest.raises(OSError) as raised:
+            path.read_bytes()
+        assert str(plain_reason(raised.value)).endswith(message)
+    for folder in (file, file / "sub" / "folder"):
+        with pytest.raises(OSError) as raised:
+            folder.mkdir(parents=True)
+        assert plain_reason(raised.value) == (
+            f"{file}: is a file, but a folder is needed here; give another name"
+        )
+    assert plain_reason(OSError("the run is in use")) is None
 
 
 def test_a_crash_prints_where_it_was(tmp_path: Path) -> None:

@@ -153,6 +153,14 @@ def test_lines_of_a_file_have_their_own_edits(base: list[str], take: Path, tmp_p
         (["--to-seed", "3"], "need mix, 0 to 1"),
         (["--inversion-steps", "4"], "--inversion-steps needs --init-audio"),
         (["--init-audio", "TAKE", "--init-prompt", "drum"], "needs --inversion-steps"),
+        (["--init-audio", "TAKE", "--init-noise-level", "0"], "init_noise_level must be above 0"),
+        (["--init-audio", "TAKE", "--inversion-steps", "-1"], "inversion_steps must be at least 0"),
+        (["--inpaint-audio", "TAKE"], "--inpaint-audio needs --inpaint or --extend"),
+        (
+            ["--inpaint-audio", "TAKE", "--extend", "1", "--inpaint-repeats", "0"],
+            "inpaint_repeats must be at",
+        ),
+        (["--to-seed", "-3", "--mix", "0.5"], "to_seed must be at least 0, found -3"),
         (["--window", "-1"], "window_seconds must be at least 0"),
     ],
 )

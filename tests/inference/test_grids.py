@@ -133,3 +133,13 @@ def test_mistakes_in_yaml_are_named(text: str, message: str, tmp_path: Path) -> 
     path.write_text(text)
     with pytest.raises(ValueError, match=f"grid.yaml.*{message}"):
         read_jobs(path)
+
+
+def test_a_broken_json_file_is_one_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "clips.json"
+    path.write_text('[\n {"prompt": "bell"},\n {"prompt": "drum"\n]')
+    with pytest.raises(ValueError, match=r"clips\.json: line 4, column 1: is not JSON[^\n]*$"):
+        read_jobs(path)
+    path.write_text('{"prompt": "bell"}\n{"prompt": "drum"')
+    with pytest.raises(ValueError, match=r"clips\.json, line 2, column 18: is not JSON"):
+        read_jobs(path)

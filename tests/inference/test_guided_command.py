@@ -141,3 +141,19 @@ def test_a_guide_without_weight_or_of_other_latents_is_refused(
     weights.with_name("model_config.json").write_text(model_file.read_text())
     assert main([*command, str(weights), "--guide-scale", "2"]) == 2
     assert "the objective of the model, which is rectified_flow; it has v" in capsys.readouterr().err
+
+
+def test_lines_that_the_model_cannot_render_are_named_before_the_first_clip(
+    base: list[str], tmp_path: Path, capsys
+) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(
+        '{"prompt": "bell"}\n{"conditioning": {"prompt": "drum"}, "slot_scales": {"prepend": 2}}\n'
+    )
+    assert main([*base, "--prompts", str(prompts), "--steps", "2", "--out", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err
+    assert f"{prompts}, line 2: slot_scales: the model has no 'prepend'; slots that it uses: " in told
+    prompts.write_text('{"conditioning": {"prompt": "drum"}, "seconds": 1e300}\n')
+    assert main([*base, "--prompts", str(prompts), "--out", str(tmp_path / "out")]) == 2
+    assert f"{prompts}, line 1: 1e+300 seconds are " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -302,7 +302,9 @@ def test_a_checkpoint_of_its_own_is_enough(tmp_path: Path) -> None:
         (["--prompt", "bell", "--init-audio", "nowhere.wav"], "nowhere.wav"),
         (["--prompt", "bell", "--init-noise-level", "0.5"], "--init-noise-level needs --init-audio"),
         (["--prompt", "bell", "--inpaint", "0", "1"], "--inpaint needs --inpaint-audio"),
-        (["--prompts", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["--prompts", "nowhere.jsonl"], "error: nowhere.jsonl: no such file or folder\n"),
+        (["--prompt", "bell", "--subtype", "foo"], "'foo' is no sample format of wav; allowed: 16, 24, 32"),
+        (["--prompt", "bell", "--cfg-rescale", "2"], "scale_phi (cfg_rescale) must be from 0 to 1, found 2"),
     ],
 )
 def test_mistakes_are_named(base: list[str], arguments: list[str], message: str, capsys) -> None:
@@ -316,7 +318,13 @@ def test_mistakes_are_named(base: list[str], arguments: list[str], message: str,
         ('{"prompt": "bell"}\n{"prompt": ', "line 2, column 12: is not JSON"),
         ("[1]", "line 1: must hold a JSON object, found list"),
         ('{"conditioning": {}, "prompt": "bell"}', "unknown keys ['prompt'] beside 'conditioning'"),
-        ('{"conditioning": {"prompt": "bell"}, "seed": "x"}', "'seed' must be int, found 'x'"),
+        ('{"conditioning": {"prompt": "bell"}, "seed": "x"}', "'seed' must be an integer, found \"x\""),
+        ('{"conditioning": {"prompt": "bell"}, "seconds": true}', "'seconds' must be a number, found true"),
+        ('{"conditioning": {"prompt": "bell"}, "seconds": 0}', "'seconds' must be a finite number above 0"),
+        (
+            '{"prompt": "bell", "prompt": "drum"}',
+            "line 1: cannot be parsed: an object has the key 'prompt' tw",
+        ),
         ("\n", "has no lines"),
         ('{"prompt": "bell"}\n{"seconds_total": 1}', "line 2: no value for prompt (1 of 2 clips"),
     ],
@@ -329,6 +337,33 @@ def test_mistakes_in_prompt_files_are_named(
     assert main([*base, "--prompts", str(prompts)]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_mistakes_of_every_kind_are_told_in_one_run(base: list[str], tmp_path: Path, capsys) -> None:
+    lines = [
+        {"seed": "x"},
+        {"inpaint": "3"},
+        {"adapters": ["nowhere.safetensors"]},
+        {"init_audio": str(tmp_path / "nowhere.wav")},
+        {"window_seconds": -1},
+        {"seed": 1},
+    ]
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("\n".join(json.dumps({"conditioning": {"prompt": "bell"}, **line}) for line in lines))
+    assert main([*base, "--prompts", str(prompts)]) == 2
+    told = capsys.readouterr().err
+    assert [n for n in range(1, 7) if f"prompts.jsonl, line {n}: " in told] == [1, 2, 3, 4, 5]
+
+
+def test_whole_and_broken_seconds_have_one_recipe(base: list[str], tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"conditioning": {"prompt": "bell"}, "seconds": 1}\n')
+    assert main([*base, "--prompts", str(prompts)]) == 0
+    (made,) = _made(tmp_path)
+    assert (
+        main(["generate", "--from-json", str(made), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    )
+    assert _made(tmp_path) == [made]
 
 
 def test_keys_that_nothing_reads_are_told(base: list[str], capsys) -> None:
@@ -389,6 +424,7 @@ EDITS = [
     (_with(seed="7"), r"\$\.recipe\.seed: found \"7\""),
     (_with(sede=7), r"\$\.recipe\.sede: unknown key; did you mean 'seed'"),
     (_with(seconds="long"), r"\$\.recipe\.seconds: found"),
+    (_with(seed=-3), r"\$\.recipe\.seed: found -3; it must be at least 0"),
     (_with(seconds=-1.0), r"\$\.recipe\.seconds: found -1\.0; it must be above 0"),
     (_with(sample_size=0), r"\$\.recipe\.sample_size: found 0"),
     (_with(sample_size=10**12), r"\$\.recipe\.sample_size: found 1000000000000"),

@@ -18,12 +18,14 @@ INTEGER = "integer"
 CHOICE = "choice"
 OTHER = "other"
 
-_EXPECTED = {
+EXPECTED = {
     "int_type": "an integer",
     "int_from_float": "an integer",
     "int_parsing": "an integer",
     "float_type": "a number",
+    "float_parsing": "a number",
     "bool_type": "true or false",
+    "bool_parsing": "true or false",
     "string_type": "a string",
     "list_type": "a list",
     "tuple_type": "a list",
@@ -32,6 +34,7 @@ _EXPECTED = {
     "model_attributes_type": "an object",
     "none_required": "null",
 }
+"""Type of an error of pydantic -> what it expects."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,8 @@ def findings_of(error: ValidationError, model: Any, data: Any) -> list[Finding]:
     findings: list[Finding] = []
     for entry in error.errors(include_url=False):
         loc, annotations = _resolve(entry["loc"], entry["type"], model, data)
-        if entry["type"] in _EXPECTED:
-            expected.setdefault(loc, []).append(_EXPECTED[entry["type"]])
+        if entry["type"] in EXPECTED:
+            expected.setdefault(loc, []).append(EXPECTED[entry["type"]])
         elif entry["type"] == "literal_error" and _has_other_types(annotations):
             expected.setdefault(loc, []).append(names(_literals(annotations)))
         else:

@@ -82,7 +82,7 @@ class Edit:
         if self.bars is None and self.bpm is None and self.beats is None:
             return None
         if self.bars is None or self.bpm is None:
-            raise ValueError("a length in bars needs both bars and bpm, as in --bars 4 --bpm 120")
+            raise ValueError("a length in bars needs both bars and bpm, such as 4 and 120")
         return seconds_of_bars(self.bars, bpm=self.bpm, **_not_none({"beats": self.beats}))
 
 
@@ -126,6 +126,8 @@ def _edited(job: Job, edit: Edit, steering: Steering, seconds: float | None) -> 
     Blend(to_conditioning=edit.to_conditioning, to_seeds=edit.to_seed, mix=edit.mix or 0.0)
     if (edit.to_conditioning is not None or edit.to_seed is not None) and edit.mix is None:
         raise ValueError("to_conditioning and to_seed need mix, 0 to 1, which says how far to go to them")
+    if edit.to_seed is not None and edit.to_seed < 0:
+        raise ValueError(f"to_seed must be at least 0, found {edit.to_seed}")
     if edit.extend is not None:
         if job.seconds is not None or seconds is not None or length is not None:
             raise ValueError("extend gives the length of the clip; leave out seconds, bars and bpm")
@@ -146,6 +148,8 @@ def _steering(edit: Edit, files: SteeringFiles) -> Steering:
     )
     values = _not_none({name: getattr(edit, name) for name in names})
     regions = edit.regions()
+    if edit.inpaint_audio is not None and not regions and edit.extend is None:
+        raise ValueError("--inpaint-audio needs --inpaint or --extend, which say what is made anew")
     if not values and not regions:
         return NO_STEERING
     return Steering.from_files(files=files, inpaint_spans=regions, exact=True, **values)

@@ -6,7 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stable_audio.audio.json_files import JsonError, nests_too_deep, parse_json_object, parse_json_value
+from stable_audio.audio.json_files import (
+    JsonError,
+    each_key_once,
+    nests_too_deep,
+    parse_json_object,
+    parse_json_value,
+)
 from stable_audio.inference.rendering.jobs import listed
 from stable_audio.shipped import file_or_shipped
 
@@ -28,7 +34,8 @@ def read_lines(path: str | Path) -> list[tuple[dict[str, Any], str]]:
         raise ValueError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})") from error
     if path.suffix.lower() in YAML:
         lines = list(_entries(_yaml(text, path), path))
-    elif path.suffix.lower() == ".json" and (value := _json(text, path)) is not None:
+    elif path.suffix.lower() == ".json" and not _has_lines(text):
+        value = parse_json_value(text, source=str(path), object_pairs_hook=each_key_once)
         lines = list(_entries(value, path))
     else:
         lines = _json_lines(text, path)
@@ -44,7 +51,8 @@ def _json_lines(text: str, path: Path) -> list[tuple[dict[str, Any], str]]:
         if line.strip():
             source = f"{path}, line {number}"
             try:
-                lines.append((parse_json_object(line, source=source), source))
+                values = parse_json_object(line, source=source, object_pairs_hook=each_key_once)
+                lines.append((values, source))
             except JsonError as error:
                 # `source` already has the line, so only the column is added.
                 column = error.place.rpartition(", ")[2]
@@ -54,12 +62,13 @@ def _json_lines(text: str, path: Path) -> list[tuple[dict[str, Any], str]]:
     return lines
 
 
-def _json(text: str, path: Path) -> Any:
-    """The value of a JSON file; None if it has several, one a line."""
+def _has_lines(text: str) -> bool:
+    """Whether a JSON file has several values, one a line, the first of which is an object."""
+    first, *others = [line for line in text.split("\n") if line.strip()] or [""]
     try:
-        return parse_json_value(text, source=str(path))
+        return bool(others) and isinstance(parse_json_value(first, source=""), dict)
     except JsonError:
-        return None
+        return False
 
 
 def _entries(value: Any, path: Path) -> Iterator[tuple[dict[str, Any], str]]:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stable_audio.adapters.spec import AdapterSpec, specs_of
+from stable_audio.checkpoints.run_adapters import newest_adapter
 from stable_audio.config.reading.values import dataclass_from
 from stable_audio.inference.generation.generate import RANDOM_SEED, random_seed
 from stable_audio.inference.generation.settings import Sampling
-from stable_audio.inference.rendering.edits import EDIT_KEYS, Edit
+from stable_audio.inference.rendering.edits import EDIT_KEYS, Edit, edited
 from stable_audio.inference.rendering.grid import GRID, MAX_CLIPS, combinations
 from stable_audio.inference.rendering.job_files import read_lines
-from stable_audio.inference.rendering.jobs import Job, listed
+from stable_audio.inference.rendering.jobs import Job, listed, repeated
+from stable_audio.wording import excerpt
 
 OTHER_NAMES = {"cfg_rescale": "scale_phi", "sampler_options": "options"}
 """Names of the command line and of `generate` -> settings of `Sampling`."""
@@ -64,18 +67,65 @@ def jobs_of(lines: Iterable[JobLine], grid: Mapping[str, Any] | None = None) -> 
     Raises:
         ValueError: with the origin of everything that is wrong.
     """
+    jobs, problems = _jobs_and_problems(lines, grid)
+    if problems:
+        raise ValueError(listed(problems))
+    return jobs
+
+
+def edited_jobs_of(
+    lines: Iterable[JobLine],
+    run: Edit,
+    *,
+    grid: Mapping[str, Any] | None = None,
+    count: int = 1,
+    seconds: float | None = None,
+) -> list[Job]:
+    """The clips of lines, each `count` times, with what they are edited with.
+
+    Args:
+        run: the edit of clips without their own.
+        grid: as for `jobs_of`.
+        seconds: length of clips without their own.
+
+    Raises:
+        ValueError: with the origin of everything that is wrong, a file that is missing among it.
+    """
+    jobs, problems = _jobs_and_problems(lines, grid)
+    problems += _missing_adapters(jobs)
+    try:
+        finished = edited(repeated(jobs, count), run, seconds=seconds)
+    except ValueError as error:
+        problems += str(error).split("\n")
+    if problems:
+        raise ValueError(listed(problems))
+    return finished
+
+
+def _jobs_and_problems(
+    lines: Iterable[JobLine], grid: Mapping[str, Any] | None
+) -> tuple[list[Job], list[str]]:
     jobs: list[Job] = []
     problems = []
     for line in lines:
         try:
             jobs.extend(_expanded(line, grid or {}))
         except ValueError as error:
-            problems.append(str(error))
+            problems += str(error).split("\n")
         if len(jobs) > MAX_CLIPS:
             raise ValueError(f"{line.source}: more than {MAX_CLIPS} clips in all")
-    if problems:
-        raise ValueError(listed("\n".join(problems).split("\n")))
-    return jobs
+    return jobs, problems
+
+
+def _missing_adapters(jobs: Sequence[Job]) -> list[str]:
+    """A sentence for each adapter of a clip that is not there."""
+    problems = []
+    for source, path in dict.fromkeys((job.source, spec.path) for job in jobs for spec in job.adapters or ()):
+        try:
+            newest_adapter(path)
+        except (ValueError, OSError) as error:
+            problems.append(f"{source}: {error}")
+    return problems
 
 
 def _expanded(line: JobLine, grid: Mapping[str, Any]) -> Iterator[Job]:
@@ -152,15 +202,17 @@ def _adapters(texts: Any, source: str) -> tuple[AdapterSpec, ...]:
 
 
 def _check_types(job: Job) -> None:
-    expected: dict[str, tuple[Any, tuple[type, ...]]] = {
-        "conditioning": (job.conditioning, (dict,)),
-        "negative_conditioning": (job.negative, (dict, type(None))),
-        "seed": (job.seed, (int, type(None))),
-        "seconds": (job.seconds, (int, float, type(None))),
-        "name": (job.name, (str, type(None))),
+    expected: dict[str, tuple[Any, str, tuple[type, ...]]] = {
+        "conditioning": (job.conditioning, "an object", (dict,)),
+        "negative_conditioning": (job.negative, "an object", (dict, type(None))),
+        "seed": (job.seed, "an integer", (int, type(None))),
+        "seconds": (job.seconds, "a number", (int, float, type(None))),
+        "name": (job.name, "a text", (str, type(None))),
     }
-    for key, (value, types) in expected.items():
+    for key, (value, kind, types) in expected.items():
         if not isinstance(value, types) or isinstance(value, bool):
-            raise ValueError(f"{job.source}: '{key}' must be {types[0].__name__}, found {value!r}")
+            raise ValueError(f"{job.source}: '{key}' must be {kind}, found {excerpt(value)}")
+    if job.seconds is not None and not 0 < job.seconds < math.inf:
+        raise ValueError(f"{job.source}: 'seconds' must be a finite number above 0, found {job.seconds}")
     if job.seed is not None and job.seed < 0:
         raise ValueError(f"{job.source}: 'seed' must be at least 0, or -1 for a random one, found {job.seed}")

@@ -160,7 +160,7 @@ def _seconds(job: Job, conditioning: Metadata, model: DiffusionModel, default: f
         )
     if not (math.isfinite(length) and length > 0):
         raise ValueError(f"{job.source}: seconds must be above 0, found {length}")
-    return length
+    return float(length)
 
 
 def _timed(conditioning: Metadata, model: DiffusionModel, seconds: float) -> Metadata:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stable_audio.config.sections.top import MAX_SAMPLE_SIZE
+from stable_audio.diffusion.branches import slots_named
 from stable_audio.inference.generation.lengths import ClipLength
 from stable_audio.inference.generation.settings import Sampling
 from stable_audio.inference.rendering.adapting import AdaptedModels, specs_of_recipe
@@ -63,7 +64,10 @@ def plan(
     samplings = _samplings(render_model, jobs, sampling)
     unique: dict[str, tuple[Job, Recipe]] = {}
     for job, own in zip(jobs, samplings):
-        recipe = _recipe(render_model, job, own, chunked_decode)
+        try:
+            recipe = _recipe(render_model, job, own, chunked_decode)
+        except ValueError as error:
+            raise ValueError(f"{job.source}: {error}") from error
         recipe = replace(recipe, adapters=adapted.files(job.adapters or ()), finishing=finishing or None)
         unique.setdefault(recipe.digest(), (job, recipe))
     return RenderPlan([job for job, _ in unique.values()], [recipe for _, recipe in unique.values()])
@@ -77,6 +81,7 @@ def _samplings(render_model: RenderModel, jobs: Sequence[Job], sampling: Samplin
     for job in jobs:
         try:
             own = sampling.with_keywords(**job.sampling).resolved_for(model) if job.sampling else common
+            _check_slots(own, model)
             if own.guide_scale is not None or isinstance(own.cfg_scale, tuple):
                 _check_own(own, guide)
             samplings.append(own)
@@ -87,6 +92,14 @@ def _samplings(render_model: RenderModel, jobs: Sequence[Job], sampling: Samplin
     if guide is not None and all(own.guide_scale is None for own in samplings):
         raise ValueError("a weaker model has no effect without its weight: give --guide-scale, such as 2")
     return samplings
+
+
+def _check_slots(sampling: Sampling, model: DiffusionModel) -> None:
+    """Raise ValueError for a weight of a slot that nothing is put into."""
+    for slot in slots_named(list(sampling.slot_scales or {})):
+        if not model.wiring.ids.get(slot):
+            used = ", ".join(each.value for each, ids in model.wiring.ids.items() if ids) or "none"
+            raise ValueError(f"slot_scales: the model has no '{slot.value}'; slots that it uses: {used}")
 
 
 def _check_own(sampling: Sampling, guide: DiffusionModel | None) -> None:

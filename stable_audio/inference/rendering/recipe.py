@@ -275,6 +275,9 @@ def _impossible(recipe: Recipe) -> Iterator[tuple[Loc, str]]:
         sampling_from(recipe.sampling).check()
     except ValueError as error:
         yield ("sampling",), str(error)
+    for key in ("seed", "to_seed"):
+        if (seed := getattr(recipe, key)) is not None and seed < 0:
+            yield (key,), f"found {seed}; it must be at least 0"
     for index, span in enumerate(recipe.inpaint_seconds or []):
         if len(span) != 2 or not 0 <= span[0] < span[1]:
             yield ("inpaint_seconds", index), f"found {span}; it must be [start, end] with 0 <= start < end"
@@ -284,8 +287,7 @@ def _impossible(recipe: Recipe) -> Iterator[tuple[Loc, str]]:
                 ("adapters", index, "interval"),
                 f"found {adapter.interval}; it must be [low, high] with 0 <= low <= high <= 1",
             )
-    for name in ("init_audio", "inpaint_audio"):
-        companion = {"init_audio": "init_noise_level", "inpaint_audio": "inpaint_seconds"}[name]
+    for name, companion in (("init_audio", "init_noise_level"), ("inpaint_audio", "inpaint_seconds")):
         if getattr(recipe, name) is not None and getattr(recipe, companion) is None:
             yield (companion,), f"missing; '{name}' needs it"
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from stable_audio.audio.atomic import remove_leftovers
-from stable_audio.audio.io import save_audio
+from stable_audio.audio.io import check_subtype, save_audio
 from stable_audio.audio.rates import rate_in
 from stable_audio.audio.resample import resample
 from stable_audio.data.world import ALONE, World
@@ -67,6 +67,7 @@ class OutputFiles:
 
     def __post_init__(self) -> None:
         NameTemplate(self.name)
+        check_subtype(self.format, self.subtype)
 
     def stems(self, jobs: Sequence[Job], recipes: Sequence[Recipe]) -> list[str]:
         """The names of the clips without suffix.

@@ -199,6 +199,8 @@ def _check(
         raise ValueError(f"--extend must be above 0 seconds, found {extend}")
     if level is not None and init_audio is None:
         raise ValueError("--init-noise-level needs --init-audio")
+    if level is not None and not 0 < level < math.inf:
+        raise ValueError(f"init_noise_level must be above 0, found {level}")
     if values.get("inversion_steps") and init_audio is None:
         raise ValueError("--inversion-steps needs --init-audio, the sound to lead back to its noise")
     if values.get("init_conditioning") is not None and not values.get("inversion_steps"):
@@ -206,6 +208,9 @@ def _check(
     if bad := [span for span in spans if not 0 <= span[0] < span[1]]:
         raise ValueError(f"--inpaint needs 0 <= START < END in seconds, found {bad[0]}")
     check_regions(spans)
+    for name, least in (("inversion_steps", 0), ("inpaint_repeats", 1), ("window_seconds", 0)):
+        if (value := values.get(name)) is not None and not least <= value < math.inf:
+            raise ValueError(f"{name} must be at least {least}, found {value}")
 
 
 NO_STEERING = Steering()

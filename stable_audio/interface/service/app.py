@@ -18,9 +18,11 @@ from stable_audio.interface.service.access import OPEN
 from stable_audio.interface.service.docs_page import docs_page
 from stable_audio.interface.service.errors import ServiceError
 from stable_audio.interface.service.gate import RequestGate, answer, problem
+from stable_audio.interface.service.mistakes import mistake
 from stable_audio.interface.service.request import GenerateRequest
 from stable_audio.interface.service.routes import generate, jobs, status, uploads
 from stable_audio.interface.service.service import Service
+from stable_audio.interface.service.views import JobChange
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +96,7 @@ async def _http_problem(request: Request, error: Exception) -> Response:
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    told = [f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors()]
-    return problem(422, "; ".join(told)[:2000])
+    return problem(422, "; ".join(map(mistake, error.errors()))[:2000])
 
 
 async def _failed(request: Request, error: Exception) -> Response:
@@ -103,7 +104,7 @@ async def _failed(request: Request, error: Exception) -> Response:
 
 
 def _documented(app: FastAPI) -> Any:
-    """The OpenAPI description, with the body of /v1/generate, which is read without FastAPI."""
+    """The OpenAPI description, with the bodies that are read without FastAPI."""
     original = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -111,9 +112,10 @@ def _documented(app: FastAPI) -> Any:
         schema = original()
         if known:
             return schema
-        body = GenerateRequest.model_json_schema(ref_template="#/components/schemas/{model}")
         components = schema.setdefault("components", {})
-        components.setdefault("schemas", {}).update({**body.pop("$defs", {}), GenerateRequest.__name__: body})
+        for model in (GenerateRequest, JobChange):
+            body = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            components.setdefault("schemas", {}).update({**body.pop("$defs", {}), model.__name__: body})
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         schema["security"] = [{"token": []}, {}]
         return schema

@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 from typing import Any
 
+from stable_audio.audio.errors import DiskFullError
 from stable_audio.interface.service.decoding import DecodedSound, DecodeRequest, run_decoder
 from stable_audio.interface.service.errors import ServiceError
 from stable_audio.interface.service.process import ending
@@ -80,6 +81,8 @@ class SoundDecoder:
         answer = self._connection.recv()
         if isinstance(answer, DecodedSound):
             return answer
+        if isinstance(answer, DiskFullError):
+            raise ServiceError(503, "uploads cannot be stored at the moment", retry_after=60)
         raise ServiceError(422, f"the sound cannot be decoded: {answer}")
 
     def stop(self) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from stable_audio.audio.errors import DiskFullError, disk_is_full
 from stable_audio.audio.io import open_sound, save_audio
 from stable_audio.inference.memory.errors import first_line
 from stable_audio.inference.rendering.recipe import file_digest
@@ -68,7 +69,8 @@ def run_decoder(connection: Connection, level: int) -> None:
                 first = first_line(error)
                 # Where files lie on this machine is not for clients.
                 told = first.replace(request.source, "the file").replace(request.target, "the file")
-                connection.send(ValueError(told))
+                full = disk_is_full(error)
+                connection.send(DiskFullError("the sound", told) if full else ValueError(told))
 
 
 def decoded(request: DecodeRequest) -> DecodedSound:

@@ -151,7 +151,9 @@ class JobEvents:
         """Give a job up at its deadline."""
         if not job.record.ended:
             waited = job.record.deadline - job.record.created
-            self.finish(job, "failed", error=f"was not done within its {waited:g} seconds", status=504)
+            self.finish(
+                job, "failed", error=f"was not done within its {round(waited, 6):g} seconds", status=504
+            )
 
     def finish(
         self,

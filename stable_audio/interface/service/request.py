@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from annotated_types import Gt, MaxLen
 from pydantic import Field, ValidationError
 
-from stable_audio.audio.json_files import JsonError, parse_json_object
+from stable_audio.audio.json_files import JsonError, each_key_once, parse_json_object
 from stable_audio.characters import fault
 from stable_audio.config.reporting.findings import UNKNOWN, Finding, findings_of
-from stable_audio.config.reporting.problems import json_path
+from stable_audio.config.reporting.problems import Loc, json_path
 from stable_audio.config.schemas.leaf import Section, keys_of
 from stable_audio.inference.generation.settings import Sampling
 from stable_audio.inference.rendering.edits import Edit
@@ -20,6 +20,8 @@ from stable_audio.inference.rendering.finishing import Finishing
 from stable_audio.interface.service.errors import ServiceError
 from stable_audio.interface.service.files import Format, Subtype
 from stable_audio.wording import did_you_mean
+
+S = TypeVar("S", bound=Section)
 
 MAX_SEED = 2**63 - 1
 
@@ -106,44 +108,51 @@ class GenerateRequest(_SamplingKeys, _EditKeys, _FinishingKeys):
 
 
 def parse_request(body: bytes) -> GenerateRequest:
+    """Read the body of a request to generate; see `parse_body`."""
+    return parse_body(body, GenerateRequest)
+
+
+def parse_body(body: bytes, model: type[S]) -> S:
     """Read the body of a request.
 
     Raises:
         ServiceError: 400 if it is no JSON object, 422 with every mistake in it.
     """
     try:
-        values = parse_json_object(body, source="body")
+        values = parse_json_object(body, source="body", object_pairs_hook=each_key_once)
     except JsonError as error:
         raise ServiceError(400, str(error)) from error
     if problem := _unusable(values):
         raise ServiceError(422, problem)
     try:
-        return GenerateRequest.model_validate_json(json.dumps(values))
+        return model.model_validate_json(json.dumps(values))
     except ValidationError as error:
-        findings = findings_of(error, GenerateRequest, values)
-        raise ServiceError(422, "; ".join(map(_sentence, findings))[:4000]) from error
+        findings = [_sentence(finding, model) for finding in findings_of(error, model, values)]
+        raise ServiceError(422, "; ".join(findings)[:4000]) from error
 
 
-def _sentence(finding: Finding) -> str:
+def _sentence(finding: Finding, model: type[Section]) -> str:
     place = json_path(finding.loc)
     if finding.kind == UNKNOWN:
-        return f"{place}: unknown key; {did_you_mean(str(finding.loc[-1]), GenerateRequest.model_fields)}"
+        return f"{place}: unknown key; {did_you_mean(str(finding.loc[-1]), model.model_fields)}"
     return f"{place}: {finding.message}"
 
 
-def _unusable(value: Any) -> str | None:
+def _unusable(value: Any, loc: Loc = ()) -> str | None:
     """What is wrong with a number or text that JSON can hold, but no sound can be made of."""
     if isinstance(value, float) and not math.isfinite(value):
-        return f"numbers must be finite, found {value}"
+        return f"{json_path(loc)}: numbers must be finite, found {value}"
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > MAX_SEED:
-        return f"whole numbers must be at most {MAX_SEED}, found one of {len(str(abs(value)))} digits"
+        digits = len(str(abs(value)))
+        return f"{json_path(loc)}: whole numbers must be at most {MAX_SEED}, found one of {digits} digits"
     if isinstance(value, str) and (half := fault(value)) is not None:
-        return f"a text holds {half}"
+        return f"{json_path(loc)}: a text holds {half}"
     if isinstance(value, dict):
-        return next((p for pair in value.items() for part in pair if (p := _unusable(part))), None)
-    if isinstance(value, list):
-        return next((p for part in value if (p := _unusable(part))), None)
-    return None
+        keys = (f"{json_path(loc)}: a key holds {half}" for key in value if (half := fault(key)) is not None)
+        if (problem := next(keys, None)) is not None:
+            return problem
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return next((p for key, part in parts if (p := _unusable(part, (*loc, key)))), None)
 
 
-__all__ = ["AdapterRequest", "GenerateRequest", "parse_request"]
+__all__ = ["AdapterRequest", "GenerateRequest", "parse_body", "parse_request"]

@@ -92,7 +92,9 @@ def _listening(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise OSError(f"{host}:{port}: cannot listen there ({reason}); choose another --port") from error
+        raise OSError(
+            f"{host}:{port}: cannot listen there ({reason}); choose another --host or --port"
+        ) from error
 
 
 def _server(base: Any, service: Service, started: Callable[[], None] | None) -> Any:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from stable_audio.inference.precision import QUANTISED
+
+_MAY_BE_ZERO = ("batch_size", "batch_wait", "client_queue", "uploads", "results")
+"""Limits that can be 0; the others are above it."""
+
+_FLAGS = {"uploads": "keep_uploads", "results": "keep_results"}
+"""Limits that the command line calls otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +52,10 @@ class WorkerOptions:
     chunked_decode: bool = False
     resident: int = 0
     any_base: bool = False
+
+    def __post_init__(self) -> None:
+        if self.resident < 0:
+            raise ValueError(f"resident must be at least 0, which is all models, found {self.resident}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,12 +97,12 @@ class Limits:
     read_seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        for name in ("max_seconds", "max_steps", "queue", "deadline", "upload_megabytes", "upload_seconds"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, found {getattr(self, name)}")
-        for name in ("batch_size", "batch_wait", "client_queue", "uploads", "results"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, found {getattr(self, name)}")
+        for name, value in vars(self).items():
+            shown = _FLAGS.get(name, name)
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{shown} must be a finite number of at least 0, found {value}")
+            if value == 0 and name not in _MAY_BE_ZERO:
+                raise ValueError(f"{shown} must be above 0, found {value}")
 
     @property
     def of_client(self) -> int:
@@ -112,6 +124,14 @@ class Access:
     tokens: Mapping[str, str] = field(default_factory=dict)
     origins: Sequence[str] = ()
     hosts: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for origin in self.origins:
+            parts = urlsplit(origin)
+            if not parts.netloc or origin not in (f"http://{parts.netloc}", f"https://{parts.netloc}"):
+                raise ValueError(
+                    f"cors_origin is a site without a path, such as https://example.org; found '{origin}'"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +159,8 @@ class ServiceSettings:
     drain_seconds: float = 60.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.drain_seconds < math.inf:
+            raise ValueError(f"drain_seconds must be a number of at least 0, found {self.drain_seconds}")
         names = [model.name for model in self.models]
         if not names:
             raise ValueError("no model to serve: name at least one checkpoint")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
+import sqlite3
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +19,8 @@ from stable_audio.interface.service.errors import ServiceError
 from stable_audio.interface.service.records import UploadRecord, new_id
 from stable_audio.interface.service.settings import Limits
 from stable_audio.interface.service.store import JobStore
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = ("wav", "flac", "mp3", "ogg", "oga", "opus", "aif", "aiff", "m4a", "mp4", "webm")
 _CHUNK = 1 << 20
@@ -48,12 +53,13 @@ class Uploads:
             name: of the file at the client, of which only the suffix counts.
 
         Raises:
-            ServiceError: 413 if it is too large, 422 if it is no sound.
+            ServiceError: 413 if it is too large, 422 if it is no sound, 503 if it cannot be stored.
         """
         id = new_id()
         raw = self._folder / f".{id}.partial.{_suffix(name)}"
         try:
-            await asyncio.to_thread(self._copy, file, raw)
+            with _storing():
+                await asyncio.to_thread(self._copy, file, raw)
             request = DecodeRequest(str(raw), str(self.path(id)), self._limits.upload_seconds)
             sound = await self.decoder.decode(request)
         finally:
@@ -62,7 +68,12 @@ class Uploads:
         record = UploadRecord(
             id, owner, shown, sound.digest, time.time(), sound.seconds, sound.sample_rate, sound.channels
         )
-        await self._in_database(self._store.put_upload, record)
+        try:
+            with _storing():
+                await self._in_database(self._store.put_upload, record)
+        except ServiceError:
+            self.path(id).unlink(missing_ok=True)
+            raise
         return record
 
     async def find(self, id: str, owner: str) -> UploadRecord:
@@ -94,6 +105,16 @@ class Uploads:
                 if size > most:
                     raise ServiceError(413, f"an upload has at most {self._limits.upload_megabytes:g} MB")
                 written.write(chunk)
+
+
+@contextmanager
+def _storing() -> Iterator[None]:
+    """Turn what keeps files and records from being stored into a ServiceError."""
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        log.error("an upload was not stored: %s", error)
+        raise ServiceError(503, "uploads cannot be stored at the moment", retry_after=60) from error
 
 
 def _suffix(name: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from stable_audio.config.schemas.leaf import Section
 from stable_audio.interface.service.records import JobRecord, JobState, UploadRecord
 
 
@@ -47,7 +48,7 @@ class JobList(BaseModel):
     before: float | None = Field(description="value of `before` with which the list goes on; null at its end")
 
 
-class JobChange(BaseModel):
+class JobChange(Section):
     """What a client can change of a job."""
 
     starred: bool | None = None

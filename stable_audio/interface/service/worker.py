@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from stable_audio import __version__
+from stable_audio.audio.errors import disk_is_full
 from stable_audio.inference.memory.errors import free_memory_of
 from stable_audio.inference.rendering.batches import BatchOptions, sound_batches
 from stable_audio.inference.rendering.render import OutputFiles, Rendered, write_clip
@@ -250,5 +251,7 @@ class _BatchWorker:
         status = 422 if isinstance(error, ValueError) else 500
         if isinstance(error, torch.OutOfMemoryError):
             status = 503
+        if disk_is_full(error):
+            reason, status = "the service has no room to store the sound", 503
         for id in ids:
             self._send(ClipFailed(batch.number, id, reason, status))

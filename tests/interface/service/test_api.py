@@ -136,12 +136,58 @@ def test_an_edit_is_rendered_again_from_its_upload(
         ({"conditioning": {"prompt": "bell"}}, "leave one out"),
         ({"format": "mp3", "subtype": "16"}, "subtype of mp3"),
         ({"steps": "3", "cfg_scale": "x"}, "$.steps"),
+        ({"inpaint": "0:1"}, "inpaint needs inpaint_audio, the sound"),
+        ({"loudness": 40}, "loudness must be from -70 to 0 dB"),
+        ({"window_seconds": -1}, "window_seconds must be at least 0"),
+        ({"cfg_rescale": 2}, "must be from 0 to 1, found 2"),
+        ({"conditioning": {"tempo": 2**70}}, "$.conditioning.tempo: whole numbers must be at most"),
     ],
 )
 def test_mistakes_are_told_in_a_sentence(client: httpx.Client, values: Any, told: str) -> None:
     answer = generate(client, **values)
     assert answer.status_code == 422, answer.text
     assert told in answer.json()["detail"]
+    assert "--" not in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("jobs?limit=x", 'query.limit: found "x"; expected an integer'),
+        ("jobs?limit=0", 'query.limit: found "0"; it should be greater than or equal to 1'),
+        ("jobs?before=x", 'query.before: found "x"; expected a number'),
+        ("jobs?starred=x", 'query.starred: found "x"; expected true or false'),
+        ("jobs?state=x", "query.state: found \"x\"; it should be 'queued', 'running', 'done'"),
+    ],
+)
+def test_mistakes_in_a_query_are_told_in_a_sentence(client: httpx.Client, query: str, told: str) -> None:
+    answer = client.get(f"/v1/{query}")
+    assert answer.status_code == 422
+    assert told in answer.json()["detail"]
+
+
+def test_forms_without_a_file_are_told(client: httpx.Client) -> None:
+    assert client.post("/v1/uploads", files={"sound": b"x"}).json()["detail"] == "body.file: missing"
+    told = client.post("/v1/uploads", data={"file": "x"}).json()["detail"]
+    assert told == 'body.file: found "x"; expected a file'
+
+
+def test_changes_of_a_job_are_checked_as_requests_are(client: httpx.Client) -> None:
+    job = generate(client, job=True).json()["id"]
+    for content, status, told in [
+        (b"x", 400, "is not JSON"),
+        (b'{"stared": true}', 422, "$.stared: unknown key; did you mean 'starred'?"),
+        (b'{"starred": 1, "title": 2}', 422, "$.starred: found 1; expected true or false; $.title: found 2"),
+    ]:
+        answer = client.patch(f"/v1/jobs/{job}", content=content)
+        assert answer.status_code == status
+        assert told in answer.json()["detail"]
+
+
+def test_limits_are_those_in_effect(client: httpx.Client) -> None:
+    limits = client.get("/v1/limits").json()
+    assert limits["batch_size"] > 0
+    assert limits["client_queue"] == limits["queue"] // 2
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -168,10 +169,33 @@ def test_quantised_weights_take_no_adapters(tmp_path: Path, dtype: str) -> None:
         ServiceSettings(models=models, folder=tmp_path, worker=worker, adapters={"pad": "pad.safetensors"})
 
 
-@pytest.mark.parametrize("name", ["max_seconds", "max_steps", "queue", "deadline", "upload_megabytes"])
+@pytest.mark.parametrize(
+    "name", ["max_seconds", "max_steps", "queue", "deadline", "upload_megabytes", "decode_seconds"]
+)
 def test_limits_are_above_zero(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be above 0"):
         Limits(**{name: 0})
+
+
+@pytest.mark.parametrize("value", [-1, math.nan, math.inf])
+@pytest.mark.parametrize("name", ["batch_wait", "deadline", "decode_seconds", "upload_seconds"])
+def test_limits_are_finite(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be a finite number of at least 0, found {value}"):
+        Limits(**{name: value})
+
+
+@pytest.mark.parametrize("origin", ["example.org", "https://example.org/", "*", "https://"])
+def test_origins_that_no_browser_sends_are_refused(origin: str) -> None:
+    with pytest.raises(ValueError, match=r"a site without a path, such as https://example\.org; found"):
+        Access(origins=(origin,))
+
+
+def test_other_settings_out_of_range_are_refused(tmp_path: Path) -> None:
+    models = [ModelSource(name="x", checkpoint="x")]
+    with pytest.raises(ValueError, match="drain_seconds must be a number of at least 0, found -1"):
+        ServiceSettings(models=models, folder=tmp_path, drain_seconds=-1)
+    with pytest.raises(ValueError, match="resident must be at least 0"):
+        WorkerOptions(resident=-1)
 
 
 def test_a_request_has_every_key_of_a_line() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
+import sqlite3
 import struct
 import time
 from pathlib import Path
@@ -14,7 +16,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from stable_audio.audio.errors import DiskFullError, disk_is_full
 from stable_audio.interface.service import decoder as decoder_module
+from stable_audio.interface.service import decoding as decoding_module
+from stable_audio.interface.service import uploads as uploads_module
 from stable_audio.interface.service.decoder import SoundDecoder
 from stable_audio.interface.service.decoding import DecodeRequest, decoded, limit_memory
 from stable_audio.interface.service.errors import ServiceError
@@ -155,3 +160,20 @@ def forked(method: str) -> Any:
     import multiprocessing.context
 
     return multiprocessing.context.ForkContext()
+
+
+def test_a_full_disk_is_no_fault_of_the_client() -> None:
+    for error in (OSError(errno.ENOSPC, "No space left on device"), sqlite3.OperationalError("disk is full")):
+        with pytest.raises(ServiceError, match="cannot be stored") as raised, uploads_module._storing():
+            raise error
+        assert (raised.value.status, raised.value.retry_after) == (503, 60)
+
+
+def test_a_full_disk_while_decoding_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*values: Any, **keywords: Any) -> None:
+        raise DiskFullError("decoded.wav", "not written")
+
+    monkeypatch.setattr(decoding_module, "save_audio", full)
+    with pytest.raises(DiskFullError) as raised:
+        decoded(request(sound(tmp_path / "a.wav")))
+    assert disk_is_full(raised.value)

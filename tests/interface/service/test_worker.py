@@ -136,7 +136,7 @@ def test_a_full_disk_fails_the_clip_without_naming_the_folder(
     monkeypatch.setattr(worker_module, "write_clip", full)
     worker._serve(batch(1, {}))
     (failed,) = (m for m in messages(worker, 1) if isinstance(m, ClipFailed))
-    assert (failed.status, "No space left" in failed.reason) == (500, True)
+    assert (failed.status, failed.reason) == (503, "the service has no room to store the sound")
     assert str(tmp_path) not in failed.reason
 
 

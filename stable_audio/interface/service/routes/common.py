@@ -11,7 +11,7 @@ from urllib.parse import quote
 from fastapi import Query, Request
 from fastapi.responses import FileResponse
 
-from stable_audio.audio.errors import AudioError
+from stable_audio.audio.errors import AudioError, disk_is_full
 from stable_audio.inference.rendering.names import slug
 from stable_audio.inference.rendering.recipe import FORMAT, VERSION
 from stable_audio.interface.service.access import Client
@@ -63,6 +63,12 @@ def client_of(request: Request) -> Client:
     return client
 
 
+def json_body(model: type) -> dict[str, Any]:
+    """What the documentation says of a body that is read without FastAPI."""
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    return {"required": True, "content": {"application/json": {"schema": schema}}}
+
+
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """What `responses` of a route says of these statuses, and of those that every route can have."""
     told = {
@@ -94,12 +100,16 @@ def check_subtype(format: str, subtype: str | None) -> None:
 
 
 async def in_thread(function: Callable[..., T], *values: Any) -> T:
-    """Work with a file in a thread; 404 if the file was removed in the meantime."""
+    """Work with a file in a thread; 404 if the file was removed in the meantime, 503 if there is no room."""
     try:
         return await asyncio.to_thread(function, *values)
     except FileNotFoundError as error:
         raise ServiceError(404, "the sound was removed") from error
-    except AudioError as error:
+    except (AudioError, OSError) as error:
+        if disk_is_full(error):
+            raise ServiceError(503, "the service has no room to store the sound", retry_after=60) from error
+        if isinstance(error, OSError):
+            raise
         if isinstance(error.__cause__ or error.__context__, FileNotFoundError):
             raise ServiceError(404, "the sound was removed") from error
         raise ServiceError(422, "the sound cannot be written in this format") from error

@@ -16,6 +16,7 @@ from stable_audio.interface.service.routes.common import (
     SOUND,
     check_subtype,
     client_of,
+    json_body,
     problems,
     service_of,
     sound_of,
@@ -32,17 +33,13 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     202: {"model": JobView, "description": "the job, with `job: true`"},
     **problems(404, 409, 429, 504),
 }
-_BODY = {
-    "required": True,
-    "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{GenerateRequest.__name__}"}}},
-}
 
 
 @router.post(
     "/v1/generate",
     summary="Generate a clip",
     responses=_ANSWERS,
-    openapi_extra={"requestBody": _BODY},
+    openapi_extra={"requestBody": json_body(GenerateRequest)},
     response_class=Response,
 )
 async def generate(request: Request) -> Response:

@@ -14,6 +14,7 @@ from stable_audio.interface.service.files import Format, Subtype
 from stable_audio.interface.service.following import followed
 from stable_audio.interface.service.pictures import peaks_of, spectrogram_of
 from stable_audio.interface.service.records import JobRecord, JobState
+from stable_audio.interface.service.request import parse_body
 from stable_audio.interface.service.routes.common import (
     BINARY,
     RANGES,
@@ -24,6 +25,7 @@ from stable_audio.interface.service.routes.common import (
     check_subtype,
     client_of,
     in_thread,
+    json_body,
     problems,
     recipe_of,
     service_of,
@@ -76,9 +78,15 @@ async def job(request: Request, id: str) -> JobView:
     return job_view(await service.job(id, client_of(request).owner), service.waiting.position)
 
 
-@router.patch("/{id}", summary="Star or name a job", responses=problems(404))
-async def change(request: Request, id: str, values: JobChange) -> JobView:
+@router.patch(
+    "/{id}",
+    summary="Star or name a job",
+    responses=problems(404),
+    openapi_extra={"requestBody": json_body(JobChange)},
+)
+async def change(request: Request, id: str) -> JobView:
     service = service_of(request)
+    values = parse_body(await request.body(), JobChange)
     record = await service.job(id, client_of(request).owner)
     if values.starred is not None:
         record.starred = values.starred

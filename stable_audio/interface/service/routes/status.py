@@ -79,4 +79,10 @@ async def model(request: Request, name: str) -> dict[str, Any]:
 
 @router.get("/v1/limits", summary="What a request can ask for", tags=["models"], responses=problems())
 async def limits(request: Request) -> dict[str, Any]:
-    return {**dataclasses.asdict(service_of(request).limits), "formats": list(get_args(Format))}
+    service = service_of(request)
+    return {
+        **dataclasses.asdict(service.limits),
+        "batch_size": max(service.pool.batch_size(process.device) for process in service.pool.processes),
+        "client_queue": service.limits.of_client,
+        "formats": list(get_args(Format)),
+    }
