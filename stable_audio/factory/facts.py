@@ -24,6 +24,7 @@ from stable_audio.config.sections.diffusion import (
     objective_options,
 )
 from stable_audio.config.sections.pretransform import AutoencoderModel, Pretransform
+from stable_audio.config.sections.shift import any_shift, shift_from
 from stable_audio.diffusion.objectives import OBJECTIVES
 from stable_audio.factory.backbones import build_backbone, build_objective, build_uncond_backbone
 from stable_audio.factory.conditioning import build_conditioner
@@ -58,6 +59,7 @@ def gather(data: Mapping[str, Any]) -> Facts:
         section = model.get("diffusion")
         facts.backbone = _try(facts, (*loc, "config"), section, AnyBackbone, build_backbone)
         _gather_objective(facts, loc, section)
+        _try_shifts(facts, loc, section)
     section = model.get("pretransform")
     loc = ("model", "pretransform", "config")
     facts.pretransform = _try(facts, loc, section, Pretransform, build_pretransform)
@@ -75,6 +77,14 @@ def _gather_uncond(facts: Facts, model: dict[str, Any]) -> None:
         section = {k: v for k, v in model.items() if k not in UncondKeys.model_fields}
     facts.backbone = _try(facts, (*loc, "config"), section, AnyUncondBackbone, build_uncond_backbone)
     _gather_objective(facts, loc, section)
+    _try_shifts(facts, loc, section)
+
+
+def _try_shifts(facts: Facts, loc: Loc, section: Any) -> None:
+    """Build the shifts of t; no rule compares them with anything."""
+    if isinstance(section, dict):
+        for key in ("distribution_shift_options", "sampling_distribution_shift_options"):
+            _try(facts, (*loc, key), section.get(key), any_shift(), shift_from)
 
 
 def _gather_objective(facts: Facts, loc: Loc, section: Any) -> None:
