@@ -28,6 +28,7 @@ from stable_audio.config.sections.shift import any_shift, shift_from
 from stable_audio.diffusion.objectives import OBJECTIVES
 from stable_audio.factory.backbones import build_backbone, build_objective, build_uncond_backbone
 from stable_audio.factory.conditioning import build_conditioner
+from stable_audio.factory.loss_facts import parts_of_training
 from stable_audio.factory.meta import TooLargeError, on_meta
 from stable_audio.factory.pretransforms import (
     build_autoencoder,
@@ -47,10 +48,13 @@ def gather(data: Mapping[str, Any]) -> Facts:
         return facts
     if data.get("model_type") == "autoencoder":
         facts.autoencoder = _try(facts, ("model",), model, AutoencoderModel, build_autoencoder)
+        for part in parts_of_training(data):
+            _try(facts, *part)
         return facts
     if data.get("model_type") == "diffusion_autoencoder":
-        build = build_diffusion_autoencoder
-        facts.autoencoder = _try(facts, ("model",), model, DiffusionAutoencoderModel, build)
+        facts.autoencoder = _try(
+            facts, ("model",), model, DiffusionAutoencoderModel, build_diffusion_autoencoder
+        )
         return facts
     if data.get("model_type") == "diffusion_uncond":
         _gather_uncond(facts, model)

@@ -480,7 +480,9 @@ BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
         ),
         (
             examples.autoencoder,
-            lambda d: _losses(d, {"discriminator": {"type": "encodec", "config": {"n_ffts": [1 << 24]}}}),
+            lambda d: _losses(
+                d, {"discriminator": {"type": "encodec", "config": {"n_ffts": [1 << 24, 64, 64]}}}
+            ),
             "$.training.loss_configs.discriminator.config.n_ffts: found [16777216]",
         ),
     ],
