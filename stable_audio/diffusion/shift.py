@@ -166,5 +166,5 @@ DEFAULT_SHIFT = "full"
 def _check_lengths(min_length: int, max_length: int) -> None:
     if not 0 < min_length < max_length:
         raise ValueError(
-            f"0 < min_length < max_length is needed, found min_length {min_length}, max_length {max_length}"
+            f"found min_length {min_length} and max_length {max_length}; give 0 < min_length < max_length"
         )

@@ -24,9 +24,11 @@ from stable_audio.config.sections.diffusion import (
     objective_options,
 )
 from stable_audio.config.sections.pretransform import AutoencoderModel, Pretransform
+from stable_audio.config.sections.shift import any_shift, shift_from
 from stable_audio.diffusion.objectives import OBJECTIVES
 from stable_audio.factory.backbones import build_backbone, build_objective, build_uncond_backbone
 from stable_audio.factory.conditioning import build_conditioner
+from stable_audio.factory.loss_facts import parts_of_training
 from stable_audio.factory.meta import TooLargeError, on_meta
 from stable_audio.factory.pretransforms import (
     build_autoencoder,
@@ -46,10 +48,13 @@ def gather(data: Mapping[str, Any]) -> Facts:
         return facts
     if data.get("model_type") == "autoencoder":
         facts.autoencoder = _try(facts, ("model",), model, AutoencoderModel, build_autoencoder)
+        for part in parts_of_training(data):
+            _try(facts, *part)
         return facts
     if data.get("model_type") == "diffusion_autoencoder":
-        build = build_diffusion_autoencoder
-        facts.autoencoder = _try(facts, ("model",), model, DiffusionAutoencoderModel, build)
+        facts.autoencoder = _try(
+            facts, ("model",), model, DiffusionAutoencoderModel, build_diffusion_autoencoder
+        )
         return facts
     if data.get("model_type") == "diffusion_uncond":
         _gather_uncond(facts, model)
@@ -58,6 +63,7 @@ def gather(data: Mapping[str, Any]) -> Facts:
         section = model.get("diffusion")
         facts.backbone = _try(facts, (*loc, "config"), section, AnyBackbone, build_backbone)
         _gather_objective(facts, loc, section)
+        _try_shifts(facts, loc, section)
     section = model.get("pretransform")
     loc = ("model", "pretransform", "config")
     facts.pretransform = _try(facts, loc, section, Pretransform, build_pretransform)
@@ -75,6 +81,14 @@ def _gather_uncond(facts: Facts, model: dict[str, Any]) -> None:
         section = {k: v for k, v in model.items() if k not in UncondKeys.model_fields}
     facts.backbone = _try(facts, (*loc, "config"), section, AnyUncondBackbone, build_uncond_backbone)
     _gather_objective(facts, loc, section)
+    _try_shifts(facts, loc, section)
+
+
+def _try_shifts(facts: Facts, loc: Loc, section: Any) -> None:
+    """Build the shifts of t; no rule compares them with anything."""
+    if isinstance(section, dict):
+        for key in ("distribution_shift_options", "sampling_distribution_shift_options"):
+            _try(facts, (*loc, key), section.get(key), any_shift(), shift_from)
 
 
 def _gather_objective(facts: Facts, loc: Loc, section: Any) -> None:

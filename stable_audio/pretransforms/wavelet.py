@@ -107,6 +107,9 @@ _FILTERS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     ),
 }
 
+MOST_LEVELS = 24
+"""Halvings of the length; a latent frame of more samples is a mistake."""
+
 WaveletName = Literal["bior2.2", "bior2.4", "bior2.6", "bior2.8", "bior4.4", "bior6.8"]
 
 
@@ -162,7 +165,7 @@ class WaveletPretransform(Pretransform):
 
     Args:
         channels: audio channels.
-        levels: number of times that the length is halved.
+        levels: number of times that the length is halved, at most 24.
         wavelet: name of the wavelet, bior2.2 to bior6.8.
     """
 
@@ -170,8 +173,11 @@ class WaveletPretransform(Pretransform):
         self, *, channels: int, levels: int, wavelet: WaveletName, enable_grad: bool = False
     ) -> None:
         super().__init__(enable_grad=enable_grad)
-        if channels < 1 or levels < 1:
-            raise ValueError(f"wavelet needs channels >= 1 and levels >= 1, found {channels} and {levels}")
+        if channels < 1 or not 1 <= levels <= MOST_LEVELS:
+            raise ValueError(
+                f"channels must be at least 1, found {channels}, and levels from 1 to {MOST_LEVELS}, "
+                f"found {levels}"
+            )
         analysis, synthesis = filter_bank(wavelet)
         self.io_channels, self.levels = channels, levels
         self.encoded_channels = channels * 2**levels

@@ -89,3 +89,38 @@ def test_usual_types_are_silent(section: str, kind: str, caplog: pytest.LogCaptu
     with caplog.at_level(logging.WARNING):
         load_config(typed(section, kind))
     assert "loss_configs" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("section", "config", "path", "message"),
+    [
+        ("discriminator", {"hop_lengths": [8]}, ".config", "need one entry per resolution"),
+        ("discriminator", {"filters": 0}, ".config.filters", "greater than 0"),
+        ("spectral", {"hop_sizes": [8]}, ".config", "need one entry per resolution"),
+        (
+            "spectral",
+            {"fft_sizes": [8], "hop_sizes": [4], "win_lengths": [16]},
+            ".config",
+            "at most fft_size",
+        ),
+        ("mrmel", {"n_mels": [4, 4, 4], "window_lengths": [64]}, ".config", "n_mels"),
+    ],
+)
+def test_losses_that_cannot_be_built_are_named_at_load(
+    section: str, config: dict[str, Any], path: str, message: str
+) -> None:
+    data = examples.autoencoder()
+    data["training"]["loss_configs"] = {section: {"config": config}, "time": {"weights": {"l1": 1.0}}}
+    if section == "discriminator":
+        data["training"]["loss_configs"][section]["type"] = "encodec"
+    with pytest.raises(ConfigError) as refused:
+        load_config(data)
+    (problem,) = refused.value.problems
+    assert problem.path == f"$.training.loss_configs.{section}{path}"
+    assert message in problem.message
+
+
+def test_a_wavelet_of_more_levels_than_any_clip_has_is_a_mistake() -> None:
+    data = wavelet()
+    data["model"]["pretransform"]["config"]["levels"] = 100_000
+    assert any("levels from 1 to 24" in problem for problem in problems(data))

@@ -480,7 +480,9 @@ BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
         ),
         (
             examples.autoencoder,
-            lambda d: _losses(d, {"discriminator": {"type": "encodec", "config": {"n_ffts": [1 << 24]}}}),
+            lambda d: _losses(
+                d, {"discriminator": {"type": "encodec", "config": {"n_ffts": [1 << 24, 64, 64]}}}
+            ),
             "$.training.loss_configs.discriminator.config.n_ffts: found [16777216]",
         ),
     ],
@@ -654,3 +656,11 @@ def test_a_file_of_an_encoder_that_is_absent_is_a_warning(caplog: pytest.LogCapt
     assert not warnings("clap_text", **clap | {"clap_ckpt_path": "laion/clap-htsat-fused"})
     assert not warnings("clap_text", **clap, finetune=True)
     assert len(warnings("t5gemma", model_path="./nowhere")) == 1
+
+
+@pytest.mark.parametrize("model_type", ["diffusion_cond_inpant", None, [], "lm"])
+def test_a_wrong_model_type_is_the_only_complaint_about_an_inpainting_file(model_type: Any) -> None:
+    data = {**examples.inpaint(), "model_type": model_type}
+    with pytest.raises(ConfigError) as refused:
+        load_config(data)
+    assert [p.path for p in refused.value.problems] == ["$.model_type"]

@@ -10,7 +10,7 @@ from stable_audio.config import load_config
 from stable_audio.config.reporting.problems import ConfigError
 from stable_audio.diffusion.shift import DistributionShift, FluxShift, LogSNRShift, NoShift
 from stable_audio.factory.backbones import build_shift
-from tests.config.examples import cond
+from tests.config.examples import cond, uncond
 
 
 def _loaded(options: Any) -> Any:
@@ -54,8 +54,25 @@ def test_every_type_is_built_with_its_keywords(options: dict[str, Any], kind: ty
             r"distribution_shift_options\.min_lenght: unknown key; did you mean 'min_length'",
         ),
         (7, r"distribution_shift_options: found 7"),
+        (
+            {"min_length": 64, "max_length": 8},
+            r"distribution_shift_options: found min_length 64 and max_length 8; give 0 < min_length",
+        ),
+        ({"type": "logsnr", "anchor_length": 0}, r"distribution_shift_options: anchor_length must be at"),
     ],
 )
 def test_mistakes_are_named(options: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         _loaded(options)
+
+
+def test_mistakes_of_both_shifts_are_named_at_once() -> None:
+    config = uncond()
+    for key in ("distribution_shift_options", "sampling_distribution_shift_options"):
+        config["model"][key] = {"type": "flux", "min_length": 0}
+    with pytest.raises(ConfigError) as refused:
+        load_config(config)
+    assert [p.path for p in refused.value.problems] == [
+        "$.model.distribution_shift_options",
+        "$.model.sampling_distribution_shift_options",
+    ]

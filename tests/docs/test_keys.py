@@ -13,7 +13,9 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 from stable_audio import generate
+from stable_audio.backbones import BACKBONES
 from stable_audio.conditioning import CONDITIONERS
+from stable_audio.config.schemas.leaf import leaf_model
 from stable_audio.config.sections.autoencoder import (
     AutoencoderDemoSection,
     AutoencoderLosses,
@@ -42,7 +44,9 @@ from stable_audio.diffusion.shift import DistributionShift
 from stable_audio.diffusion.spaces import SPACES
 from stable_audio.inference import Sampling
 from stable_audio.options import keywords_of
-from tests.docs.tables import code, names, section, table
+from stable_audio.pretransforms import BOTTLENECKS, DECODERS, ENCODERS, PRETRANSFORMS
+from stable_audio.pretransforms.discriminators import DISCRIMINATORS
+from tests.docs.tables import code, names, page, section, table, tables
 
 Defaults = dict[str, Any]
 
@@ -203,6 +207,77 @@ def test_options_of_conditioners_are_told_with_their_defaults(name: str) -> None
     for key, value in keys.items():
         if said(value) is not None:
             assert f"`{key}` {value:g}" in told if type(value) is float else f"`{key}` {said(value)}" in told
+
+
+def missing_from(text: str, keys: Defaults) -> list[str]:
+    """The keys that a cell lacks, or gives another default."""
+    lists = {"bands", "activation_params", "channels", "strides"}  # long ones are said in words
+    numbers = {k: f"{v:g}" for k, v in keys.items() if type(v) in (int, float)}
+    told = {k: numbers.get(k) or said(v) for k, v in keys.items()}
+    return [
+        k
+        for k, v in told.items()
+        if (f"`{k}`" if v is None or (k in lists and v.startswith("[")) else f"`{k}` {v}") not in text
+    ]
+
+
+HEADINGS = {"encoder and decoder": "Autoencoders", "bottleneck": "Autoencoders"}
+
+
+def key_rows(first: str) -> dict[str, list[str]]:
+    """Name -> the cells of its row in the table of keys of a kind."""
+    heading = HEADINGS.get(first, "Training an autoencoder")
+    text = page("pretransforms") if first == "type" else section("pretransforms", heading)
+    (rows,) = [t for t in tables(text) if t[0][0] == first and "keys of" in t[0][1]]
+    return {name: row[1:] for row in rows[1:] for name in code(row[0])}
+
+
+PARTS = {"type": PRETRANSFORMS, "bottleneck": BOTTLENECKS, "discriminator": DISCRIMINATORS}
+
+
+@pytest.mark.parametrize("first", PARTS)
+def test_keys_of_parts_of_pretransforms_are_told_with_their_defaults(first: str) -> None:
+    rows = key_rows(first)
+    for name, cls in PARTS[first].items():
+        keys = of_model(leaf_model(cls)) if name != "autoencoder" else {}
+        keys.pop("enable_grad", None)
+        assert missing_from("".join(rows.get(name, [])), keys) == [], name
+
+
+def test_keys_of_encoders_and_decoders_are_told_with_their_defaults() -> None:
+    rows = key_rows("encoder and decoder")
+    assert set(rows) == {*ENCODERS, *DECODERS}
+    for name, (encoder, decoder) in rows.items():
+        both = encoder + decoder if decoder.startswith("as the encoder's") else decoder
+        assert missing_from(encoder, of_model(leaf_model(ENCODERS[name]))) == [], name
+        assert missing_from(both, of_model(leaf_model(DECODERS[name]))) == [], name
+
+
+@pytest.mark.parametrize(
+    ("name", "heading"),
+    [
+        ("DAU1d", "DAU1d"),
+        ("adp_cfg_1d", "adp_cfg_1d, adp_1d, adp_uncond_1d"),
+        ("adp_1d", "adp_cfg_1d, adp_1d, adp_uncond_1d"),
+        ("mlp", "mlp"),
+    ],
+)
+def test_keys_of_backbones_are_told_with_their_defaults(name: str, heading: str) -> None:
+    assert missing_from(section("backbones", heading), of_model(leaf_model(BACKBONES[name]))) == []
+
+
+def test_keys_of_dit_are_told() -> None:
+    rows = dict(table("backbones", "dit", "key"))
+    fields_of_dit = leaf_model(BACKBONES["dit"]).model_fields
+    for key in ("attn_kwargs", "ff_kwargs", "norm_kwargs"):
+        assert missing_from(rows[f"`{key}`"], of_model(fields_of_dit[key].annotation)) == []
+    told = code(section("backbones", "dit")) + names(table("compatibility", "Keys of `dit`"))
+    assert set(fields_of_dit) - {"modular_local_dims"} <= set(told)
+
+
+def test_samplers_that_walk_levels_of_each_clip_are_told() -> None:
+    (told,) = re.findall(r"levels for each clip of a batch\.(.*?)walk it", page("diffusion"), re.DOTALL)
+    assert set(code(told)) == {name for name, spec in SAMPLERS.items() if spec.per_item}
 
 
 def test_arguments_of_generate_are_told() -> None:

@@ -10,6 +10,7 @@ from stable_audio.conditioning.inpainting import INPAINT_IDS
 from stable_audio.config.reporting.problems import Loc
 from stable_audio.config.rules.facts import Facts
 from stable_audio.config.sections.diffusion import SLOT_KEYS
+from stable_audio.config.sections.top import MODEL_TYPES
 from stable_audio.types import Slot
 
 
@@ -58,8 +59,10 @@ class Context:
 
     @property
     def known_ids(self) -> list[str]:
-        """Every id that may be wired to a slot."""
-        inpaint = INPAINT_IDS if self.is_inpaint else ()
+        """Every id that may be wired to a slot; of a file of unknown type, those of inpainting too."""
+        model_type = self.data.get("model_type")
+        known = isinstance(model_type, str) and model_type in MODEL_TYPES
+        inpaint = INPAINT_IDS if self.is_inpaint or not known else ()
         return [*dict.fromkeys([*self.conditioner_ids, *self.pre_encoded_ids, *inpaint, *self.extra_ids])]
 
     def slot_ids(self, slot: Slot) -> list[str]:

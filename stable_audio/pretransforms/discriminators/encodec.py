@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from stable_audio.options import Flat, takes_keywords
 from stable_audio.pretransforms.conv import WNConv2d
 from stable_audio.pretransforms.discriminators.base import Discriminator, Judgement
+from stable_audio.ranges import Positive
 
 
 class _Window(nn.Module):
@@ -53,10 +54,10 @@ class STFTDiscriminatorOptions:
         spec_scale_pow: spectra are multiplied by their magnitude to this power.
     """
 
-    in_channels: int = 2
-    filters: int = 32
-    filters_scale: int = 1
-    max_filters: int = 1024
+    in_channels: Positive = 2
+    filters: Positive = 32
+    filters_scale: Positive = 1
+    max_filters: Positive = 1024
     kernel_size: tuple[int, int] = (3, 9)
     stride: tuple[int, int] = (1, 1)
     dilations: list[int] = field(default_factory=lambda: [1, 2, 4])
