@@ -131,13 +131,14 @@ def test_few_keys_err_about_as_the_kernel(mask: str, gain: float) -> None:
     out = fused_attention(*inputs, visible)
     kernel = F.scaled_dot_product_attention(*inputs, attn_mask=visible)
     exact = _formula(*(x.detach().double() for x in inputs), visible)
-    assert _errors((out.detach(),), (exact.detach(),))[0] < max(1.5 * _errors((kernel.detach(),), (exact,))[0], 2**-8)
+    own, theirs = (_errors((x.detach(),), (exact,))[0] for x in (out, kernel))
+    assert own < max(1.5 * theirs, 2**-8)
     found = torch.autograd.grad(out, inputs, grad)
-    theirs = torch.autograd.grad(kernel, inputs, grad)
+    by_kernel = torch.autograd.grad(kernel, inputs, grad)
     exact_grad = _exact(inputs, grad, visible)
-    for x, own, other in zip(exact_grad, _errors(found, exact_grad), _errors(theirs, exact_grad)):
+    for x, own, theirs in zip(exact_grad, _errors(found, exact_grad), _errors(by_kernel, exact_grad)):
         if x.norm() > 1e-3 * grad.double().norm():  # not the gradient of scores that no longer matter
-            assert own < max(1.5 * other, 2**-8)
+            assert own < max(1.5 * theirs, 2**-8)
 
 
 def test_few_keys_keep_their_weights() -> None:
