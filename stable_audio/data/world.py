@@ -204,7 +204,8 @@ def _slurm(env: Mapping[str, str]) -> World | None:
     nodes = min(nodes, size)
     node, local_rank = _count(env, "SLURM_NODEID", 0), _count(env, "SLURM_LOCALID", 0)
     # The parts of a heterogeneous job have node lists and numbers of their own, by which they would not meet.
-    mixed = _count(env, "SLURM_HET_SIZE", 1) > 1
+    # (SLURM_PACK_SIZE before SLURM 20.02)
+    mixed = max(_count(env, "SLURM_HET_SIZE", 1), _count(env, "SLURM_PACK_SIZE", 1)) > 1
     return World(
         rank=rank,
         size=size,

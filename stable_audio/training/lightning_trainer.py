@@ -86,7 +86,7 @@ def _own_precision(options: RunOptions, strategy: str | Strategy) -> Precision |
         return Float8Mixed(name, device="cuda" if on_gpu(options) else "cpu")
     # Strategies that split weights have a precision of their own.
     whole = strategy == "auto" or isinstance(strategy, DDPStrategy)
-    return LowPrecision(name) if name in ("bf16-true", "16-true") and whole else None  # type: ignore[arg-type]
+    return LowPrecision(name) if name == "bf16-true" and whole else None  # type: ignore[arg-type]
 
 
 class Float8Mixed(MixedPrecision):

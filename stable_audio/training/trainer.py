@@ -126,7 +126,8 @@ def assemble(
     alive.begin(meeting)
     with alive.telling():
         placed = layout(options, meeting.world)
-        meeting.agree("the start", start_facts(config, files, options))
+        facts = {"the number of processes": str(world.size), **start_facts(config, files, options)}
+        meeting.agree("the start", facts)
         return _assemble(config, files, options, placed, stop=stop, alive=alive, meeting=meeting)
 
 

@@ -197,8 +197,9 @@ def test_tasks_of_an_array_and_steps_of_a_job_meet_apart() -> None:
     assert launched_world(other).port == ports[2]
 
 
-def test_a_heterogeneous_job_is_told_where_to_meet() -> None:
-    part = {**_slurm(2, 2, 1, 1), "SLURM_HET_SIZE": "2"}
+@pytest.mark.parametrize("size", ["SLURM_HET_SIZE", "SLURM_PACK_SIZE"])
+def test_a_heterogeneous_job_is_told_where_to_meet(size: str) -> None:
+    part = {**_slurm(2, 2, 1, 1), size: "2"}
     world = launched_world(part)
     assert (world.address, world.port) == (None, None)
     world = launched_world({**part, "MASTER_ADDR": "gpu01", "MASTER_PORT": "29500"})

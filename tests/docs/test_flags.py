@@ -77,6 +77,7 @@ def test_flags_named_in_the_text_exist(name: str) -> None:
         "--rdzv-endpoint",
         "--signal",
         "--cpus-per-task",
+        "--het-group",
     }
     of_others |= {"--open-mode", "--from-pretrained", "--no-python", "--max-restarts", "--local-dir"}
     of_others |= {"--kills", "--only", "--cuda"}  # scripts/soak.py, benchmarks

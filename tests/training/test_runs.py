@@ -167,7 +167,7 @@ def test_the_first_demos_come_early_once(tmp_path: Path, caplog: pytest.LogCaptu
     assert [p.name for p in pages.glob("step_*")] == ["step_00000003"]
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed", "bf16-true"])
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
 def test_lower_precisions(tmp_path: Path, precision: str) -> None:
     run = tiny_run(tmp_path, tiny_config(demo=demo_section()), max_steps=2, precision=precision)
     assert run.start() == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -37,6 +38,7 @@ from stable_audio.training.callbacks.validation import Validate
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
 from stable_audio.training.processes.stopping import StopRequest
+from stable_audio.training.record.ending_demos import ending_demos
 from stable_audio.training.record.loggers.base import RunLogger
 from stable_audio.training.record.run_record import RunRecord
 from stable_audio.training.saving.checkpoint_io import AtomicCheckpointIO
@@ -104,7 +106,7 @@ class RunCallbacks:
             minutes=options.checkpoint_minutes,
         )
         going_back = GoBack(checkpoints, data, resumed=resumed)
-        demos = build_demo_callback(config, data, options, logger, stop)
+        demos = build_demo_callback(config, data, options, logger, stop, record)
         validation = build_validation(config, module, files.validation, options, logger, checkpoints, stop)
         members: list[pl.Callback | None] = [
             Bookkeeping(),
@@ -128,7 +130,12 @@ class RunCallbacks:
 
 
 def build_demo_callback(
-    config: ModelConfig, data: RunData, options: RunOptions, logger: RunLogger, stop: StopRequest
+    config: ModelConfig,
+    data: RunData,
+    options: RunOptions,
+    logger: RunLogger,
+    stop: StopRequest,
+    record: RunRecord,
 ) -> RenderDemos | None:
     """The callback that renders demos; None if the config or the options have none."""
     parts = build_demos(config) if options.demos else None
@@ -143,6 +150,7 @@ def build_demo_callback(
         every=every,
         first_minutes=options.first_demo_minutes,
         stop=stop,
+        ended_by=partial(ending_demos, record),
     )
 
 

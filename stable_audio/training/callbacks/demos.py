@@ -6,7 +6,7 @@ import itertools
 import logging
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,7 @@ from stable_audio.training.modes import evaluating
 from stable_audio.training.processes.shared_rows import AloneError, CommonWork, ElsewhereError, shared_rows
 from stable_audio.training.processes.splitting import are_split
 from stable_audio.training.processes.stopping import StopRequest
+from stable_audio.training.record.ending_demos import ending_demo
 from stable_audio.training.record.loggers.base import RunLogger
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class RenderDemos(StepCallback):
             steps alone.
         stop: says that a signal has come to end the run, which then renders demos when it goes on: whoever
             sends one may not wait for the checkpoint until that is done.
+        ended_by: steps whose demos have ended the run before, which are left out; the first process knows.
     """
 
     def __init__(
@@ -80,9 +82,11 @@ class RenderDemos(StepCallback):
         every: int,
         first_minutes: float = 0.0,
         stop: StopRequest,
+        ended_by: Callable[[], frozenset[int]] = frozenset,
     ) -> None:
         super().__init__()
-        self.stop = stop
+        self.stop, self._ended_by = stop, ended_by
+        self._left_out: frozenset[int] = frozenset()
         self.renderer, self.data, self.logger = renderer, data, logger
         self._shown = False
         self.folder, self.every = Path(folder) / "demos", every
@@ -111,6 +115,7 @@ class RenderDemos(StepCallback):
         self._together = several and (isinstance(model, DiffusionModel) or are_split(model))
         waits = trainer.strategy.broadcast(self.first_minutes > 0 and not self.page.exists())
         self._first_at = time.monotonic() + 60 * self.first_minutes if waits else None
+        self._left_out = trainer.strategy.broadcast(self._ended_by())
         if trainer.strategy.broadcast(self._is_missing(trainer.global_step)):
             # The run was stopped before it, or a process died while they rendered.
             self.after_step(trainer, pl_module, trainer.global_step)
@@ -125,6 +130,9 @@ class RenderDemos(StepCallback):
             early = trainer.strategy.broadcast(early)  # by the clock of one of them
         if (early or step % self.every == 0) and (trainer.is_global_zero or self._together):
             self._first_at = None
+            if step in self._left_out:
+                log.warning("the demo of step %d is left out, since it has ended this run before", step)
+                return
             self.render(trainer, module, step)
 
     def render(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
@@ -138,11 +146,10 @@ class RenderDemos(StepCallback):
             with module.averaged(), evaluating(module), torch.no_grad():
                 if trainer.is_global_zero:
                     self._show_clips()
-                if not self._together:
-                    self._write(trainer, step, self._rendered(trainer, module, step))
-                else:
-                    self._write(trainer, step, self._rendered_together(trainer, module, step))
-        except AloneError:
+                render = self._rendered_together if self._together else self._rendered
+                self._write(trainer, step, render(trainer, module, step))
+        except AloneError as error:
+            log.error("the demo of step %d ends the run: %s", step, error, extra=ending_demo(step))
             raise
         except _RunStopsError:
             log.warning("the demo of step %d follows when the run goes on", step)
@@ -190,8 +197,7 @@ class RenderDemos(StepCallback):
             except (_RunStopsError, AloneError, ElsewhereError):
                 raise
             except Exception as error:
-                work.go_on(error)
-                raise
+                work.fail(error, inside=_may_gather(module.model))
             work.go_on()
         return rendered
 
@@ -279,6 +285,13 @@ def _name(step: int) -> str:
 
 def _shared_work(model: nn.Module, work: CommonWork) -> AbstractContextManager[None]:
     return shared_rows(model.backbone, work) if isinstance(model, DiffusionModel) else nullcontext()
+
+
+def _may_gather(model: nn.Module) -> bool:
+    """Whether demos compute with split weights outside of the calls whose rows are shared."""
+    return not isinstance(model, DiffusionModel) or (
+        model.pretransform is not None and are_split(model.pretransform)
+    )
 
 
 def _next(trainer: pl.Trainer, demos: Iterator[Demo]) -> Demo | None:

@@ -8,26 +8,13 @@ import torch
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.strategies import StrategyRegistry
 
-from stable_audio.training.devices.float8 import FLOAT8, check_float8
+from stable_audio.training.devices.precisions import check_precision
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
 from stable_audio.training.processes.cluster import parse_devices
 from stable_audio.training.processes.splitting import FSDP, HSDP, SPLITTING
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
-
-PRECISIONS = (
-    "auto",
-    "32-true",
-    "32",
-    "bf16-mixed",
-    "16-mixed",
-    "bf16-true",
-    "16-true",
-    "64-true",
-    "transformer-engine",
-    *FLOAT8,
-)
 
 CONTINUING = ("--recover", "--requeue")
 """Flags by which a run continues the one in its folder."""
@@ -59,16 +46,9 @@ def check_hardware(options: RunOptions, *, averages: bool) -> None:
         )
     _check_splitting(options)
     _check_deepspeed(options)
-    if options.strategy in SPLITTING and options.precision == "16-mixed":
-        raise TrainingError(
-            f"--strategy {options.strategy} does not scale gradients of float16; use --precision bf16-mixed "
-            "or 32"
-        )
     if shards and not _uses_cuda(options.accelerator):
         raise TrainingError(f"--strategy {options.strategy} needs GPUs, and this run has none; leave it out")
-    if options.precision not in PRECISIONS:
-        raise TrainingError(f"--precision {options.precision!r} is unknown; allowed: {', '.join(PRECISIONS)}")
-    check_float8(options)
+    check_precision(options)
 
 
 def _check_splitting(options: RunOptions) -> None:

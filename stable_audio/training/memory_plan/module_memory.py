@@ -27,7 +27,7 @@ from stable_audio.training.options import RunOptions
 from stable_audio.training.transforms import transforms_for
 from stable_audio.transforms.recorded import apply_transforms
 
-LOW = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
+LOW = {"bf16-true": torch.bfloat16, "64-true": torch.float64}
 """Precision -> the type of all weights that Lightning trains."""
 
 

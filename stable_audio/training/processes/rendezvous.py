@@ -22,6 +22,7 @@ from stable_audio.training.errors import TrainingError
 from stable_audio.training.processes.meeting import Meeting
 from stable_audio.training.processes.patience import Patience
 from stable_audio.training.processes.stopping import StopRequest
+from stable_audio.training.processes.two_worlds import refuse_other_owner, refuse_second
 
 log = logging.getLogger(__name__)
 
@@ -90,13 +91,15 @@ def _opened(world: World, patience: Patience) -> Any:
     """The store of the processes, which the first one opens unless its launcher has."""
     if world.rank == 0 and not _has_agent_store():
         try:
-            return _opened_at(world.address or "", world.port or 0, patience)
+            store = _opened_at(world.address or "", world.port or 0, patience)
         except (torch.distributed.DistError, RuntimeError) as error:
             raise TrainingError(
                 f"{world}: port {world.port} of {world.address} cannot be opened to meet the others "
                 f"({first_line(error)}); set MASTER_ADDR to the name of the machine of process 0, and "
                 "MASTER_PORT to a free port of it, the same for all"
             ) from error
+        refuse_other_owner(store, world, seconds=CONNECT_SECONDS)
+        return store
     while True:
         try:
             # torch would print a trace of its own calls for each attempt.
@@ -158,7 +161,9 @@ def _introduce(store: Any, world: World, patience: Patience) -> tuple[str, int]:
             if answered == name:
                 break
         patience.pause("process 0")
-    torch.distributed.PrefixStore(session, store).set(f"host {world.rank}", socket.gethostname())
+    own = torch.distributed.PrefixStore(session, store)
+    refuse_second(own, world)
+    own.set(f"host {world.rank}", socket.gethostname())
     return str(session), int(port)
 
 

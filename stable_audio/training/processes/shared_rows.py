@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -59,6 +59,25 @@ class CommonWork:
         if self._ended:
             raise ElsewhereError("another process has failed, whose log says why")
 
+    def fail(self, error: Exception, *, inside: bool) -> NoReturn:
+        """Leave the work because of an error of this process.
+
+        Args:
+            inside: it may have come inside of a network, where the others wait for parts of split weights.
+
+        Raises:
+            AloneError: this process cannot tell the others that it has failed.
+            Exception: `error`.
+        """
+        alone = inside and self.split and not self._ended and not self._fails_everywhere()
+        if alone:
+            raise AloneError(
+                f"a demo has failed on this process alone ({type(error).__name__}: {error}), and the others "
+                "wait for its part of the weights; continue with --recover, which leaves this demo out"
+            ) from error
+        self.go_on(error)
+        raise error
+
     def compute(self, forward: Callable[[], Tensor]) -> Tensor:
         """What `forward` returns, where all processes have it.
 
@@ -68,13 +87,7 @@ class CommonWork:
         try:
             value = forward()
         except Exception as error:
-            if self.split and not self._fails_everywhere():
-                raise AloneError(
-                    f"a demo has failed on this process alone ({type(error).__name__}: {error}), and the "
-                    "others wait for its part of the weights; continue with --recover, and with --no-demos "
-                    "if it fails again"
-                ) from error
-            self.go_on(error)
+            self.fail(error, inside=True)
         if not self.split:
             self.go_on()
         return value

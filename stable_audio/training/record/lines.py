@@ -67,7 +67,6 @@ PRODUCTS = {
     "bf16-mixed": torch.bfloat16,
     "bf16-true": torch.bfloat16,
     "16-mixed": torch.float16,
-    "16-true": torch.float16,
     "64-true": torch.float64,
 }
 """Precision -> the type of matrix products, where that is not float32."""

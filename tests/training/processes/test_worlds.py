@@ -19,6 +19,7 @@ from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.training.processes import shared_rows
 from tests import tiny
 from tests.training import worlds
+from tests.training.autoencoder import test_autoencoder
 from tests.training.building import DATASET, tiny_config, tiny_run
 from tests.training.starting.test_adapter_settings import model_of
 from tests.training.worlds import ended_world, run_world
@@ -225,20 +226,25 @@ def test_processes_with_parts_validate_as_often_as_each_other(tmp_path: Path) ->
         torch.testing.assert_close(b, a, atol=2e-4, rtol=0)  # 16 bits, and sampling in float32
 
 
-def _failing_demo(folder: Path, strategy: str, where: str, failing: Sequence[int]) -> None:
-    """Train with demos of which the first fails on some processes."""
-    logging.disable(logging.CRITICAL)
-    config = config_of("dit")
-    config["training"].update(demo=DEMOS)
-    run = tiny_run(folder, config, devices="auto", strategy=strategy, max_steps=6, dead_after=20)
-    failures = iter([ValueError(f"it fails in {where}")] if run.trainer.global_rank in failing else [])
+L1 = {"time": {"weights": {"l1": 1.0}}}
+
+
+def _failing_demo(folder: Path, strategy: str, where: str, failing: Sequence[int], **options: Any) -> None:
+    """Train with demos of which that of step 3 fails on some processes."""
+    config = test_autoencoder.tiny_config(L1) if where == "a coder" else config_of("dit")
+    config["training"].update(demo={"demo_every": 3} if where == "a coder" else DEMOS)
+    options = {"max_steps": 6, "dead_after": 20, "devices": "auto", "strategy": strategy, **options}
+    run = tiny_run(folder, config, **options)
+    fails = run.trainer.global_rank in failing
 
     def fail(*_: Any) -> Any:
-        if not run.module.model.training and (failure := next(failures, None)) is not None:
-            raise failure
+        if fails and not run.module.model.training and run.trainer.global_step == 3:
+            raise ValueError(f"it fails in {where}")
 
     model: Any = run.module.model
-    if where == "the network":
+    if where == "a coder":
+        model.decoder.register_forward_pre_hook(fail)
+    elif where == "the network":
         list(model.backbone.children())[-1].register_forward_pre_hook(fail)
     else:
         decode = model.pretransform.decode
@@ -266,12 +272,22 @@ def test_all_leave_a_demo_that_fails_on_one_of_them(
     assert (demos / "step_00000006" / "index.html").is_file()
 
 
-def test_a_demo_that_fails_between_parts_of_weights_ends_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def _going_on(folder: Path, where: str) -> None:
+    _failing_demo(folder, "fsdp", where, [1], checkpoint_every=2, recover=True)
+
+
+@pytest.mark.parametrize("where", ["the network", pytest.param("a coder", marks=pytest.mark.slow)])
+def test_a_demo_that_fails_between_parts_of_weights_ends_the_run_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     monkeypatch.setattr(worlds, "SECONDS", 90.0)
-    statuses, failures = ended_world(2, _failing_demo, tmp_path, "fsdp", "the network", [1], left_alone=True)
+    statuses, failures = ended_world(2, _going_on, tmp_path, where, left_alone=True)
     assert 0 not in statuses
     assert any(
         "a demo has failed on this process alone (ValueError: it fails in" in text for text in failures
     )
+    run_world(2, _going_on, tmp_path, where)
+    assert "the demo of step 3 is left out, since it has ended" in (tmp_path / "run" / "log.txt").read_text()
+    demos = tmp_path / "run" / "demos"
+    assert not (demos / "step_00000003" / "index.html").exists()
+    assert (demos / "step_00000006" / "index.html").is_file()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,10 @@ from stable_audio.checkpoints.format import TRAINING_ENTRY
 from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.inference import rates
 from stable_audio.training import trainer
+from stable_audio.training.devices.precisions import PRECISIONS
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
+from stable_audio.training.precision_names import SHORT
 from stable_audio.training.saving.resuming import Resumed
 from stable_audio.training.starting import precision
 from stable_audio.training.starting.precision import decided
@@ -57,8 +60,36 @@ def test_a_precision_has_one_name(tmp_path: Path, short: str, name: str) -> None
     """By which everything that depends on it asks."""
     assert RunOptions(precision=short).precision == name
     if name == "16-mixed":
-        with pytest.raises(TrainingError, match="gradient_release"):
-            tiny_run(tmp_path, tiny_config(gradient_release=True), precision=short)
+        with pytest.raises(TrainingError, match="does not scale gradients of float16"):
+            tiny_run(tmp_path, precision=short, strategy="fsdp")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "16-true"}, "does not scale the loss, .* use --precision bf16-true, or 16-mixed on"),
+        ({"precision": "transformer-engine"}, "use --precision fp8-mixed"),
+        ({"precision": "transformer-engine-float16"}, "use --precision fp8-mixed"),
+        ({"precision": "16-mixed"}, "for GPUs, and this run has none; use --precision bf16-mixed or 32"),
+        ({"precision": "64", "strategy": "hsdp"}, "does not split weights in float64; use --precision 32"),
+        (
+            {"precision": "half"},
+            "'half' is unknown; allowed: auto, .*64-true, fp8-mixed, .*, 64, 32, 16, bf16",
+        ),
+    ],
+)
+def test_what_would_train_otherwise_than_its_name_says_is_refused(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TrainingError, match=message):
+        tiny_run(tmp_path, **options)
+
+
+def test_the_flag_is_documented_with_every_name() -> None:
+    pages = Path(__file__).parents[3] / "docs"
+    (row,) = (r for r in (pages / "training.md").read_text().splitlines() if r.startswith("| `--precision`"))
+    listed = set(re.findall(r"`([\w-]+)`", row.split("|")[3]))
+    assert listed == {*PRECISIONS, *SHORT}
 
 
 @pytest.mark.parametrize(
