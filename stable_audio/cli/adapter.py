@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stable_audio.cli.options import OR_PARTS_OR_HUB, add_adapter, add_any_base, add_dtype
+from stable_audio.cli.writable import require_file, require_folder
 
 HELP = "describe adapters, merge them into a model, extract them from two models, convert them"
 
@@ -77,6 +78,7 @@ def _merge(args: argparse.Namespace) -> int:
     from stable_audio.adapters.spec import specs_of
     from stable_audio.checkpoints.adapted import merge_files
 
+    require_file(args.output, "OUTPUT")
     path = merge_files(
         args.base,
         specs_of(args.adapter or []),
@@ -111,6 +113,7 @@ def _extract(args: argparse.Namespace) -> int:
     from stable_audio.checkpoints.adapted import extract_files
     from stable_audio.cli.adapter_report import extraction_lines
 
+    require_file(args.output, "OUTPUT")
     result = extract_files(
         args.base,
         args.tuned,
@@ -162,6 +165,7 @@ def _convert_arguments(parser: Any) -> None:
 def _convert(args: argparse.Namespace) -> int:
     from stable_audio.checkpoints.adapted import convert_adapter
 
+    (require_folder if args.layout == "peft" else require_file)(args.output, "OUTPUT")
     result = convert_adapter(
         args.source,
         args.output,

@@ -7,6 +7,7 @@ import argparse
 from stable_audio.cli.fields import add_field
 from stable_audio.cli.importing import importing
 from stable_audio.cli.options import add_out
+from stable_audio.cli.writable import require_file, require_folder
 from stable_audio.training.options import RunOptions
 
 HELP = "train several models on the synthetic collection, with equal numbers of operations, and compare them"
@@ -45,6 +46,10 @@ def run(args: argparse.Namespace) -> int:
 
     if args.budget <= 0:
         raise ValueError(f"--budget must be above 0, found {args.budget}")
+    if not args.dry:
+        require_folder(args.out)
+        if args.json:
+            require_file(args.json, "--json")
     contenders = [contender(path) for path in args.configs]
     budget = args.budget * 1e12
     for entry in contenders:

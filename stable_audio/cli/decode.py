@@ -7,6 +7,7 @@ import argparse
 from stable_audio.cli.codec_options import add_codec_arguments
 from stable_audio.cli.importing import importing
 from stable_audio.cli.options import add_out
+from stable_audio.cli.writable import require_folder
 
 HELP = "decode a folder of latents into sound files"
 
@@ -26,6 +27,7 @@ def run(args: argparse.Namespace) -> int:
         from stable_audio.cli.codec_options import chunking, codec_from
         from stable_audio.inference.codec.decode import decode_folder
 
+    require_folder(args.out)
     codec = codec_from(args)
     results = list(
         decode_folder(

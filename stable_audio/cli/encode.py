@@ -13,6 +13,7 @@ from stable_audio.cli.codec_options import add_codec_arguments, add_source_argum
 from stable_audio.cli.fields import given
 from stable_audio.cli.importing import importing
 from stable_audio.cli.options import add_dtype, add_out
+from stable_audio.cli.writable import require_folder
 
 if TYPE_CHECKING:
     from stable_audio.inference.codec.sharing import EncodeJob
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
         from stable_audio.inference.codec.sharing import run_processes
         from stable_audio.inference.devices import best_device
 
+    require_folder(args.out)
     world, job = launched_world(), _job(args)
     if world.launcher:
         refuse_other(world, devices=args.devices)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from stable_audio.cli.fields import add_field, fields_from
 from stable_audio.cli.importing import importing
 from stable_audio.cli.options import OR_PARTS_OR_HUB, add_device, add_out
+from stable_audio.cli.writable import require_folder
 from stable_audio.evaluation.quickstart_goals import Goals
 from stable_audio.evaluation.quickstart_requests import Requests
 
@@ -76,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
         from stable_audio.evaluation.quickstart_report import evaluate_quickstart
         from stable_audio.inference.devices import best_device
 
+    require_folder(args.out)
     missed = evaluate_quickstart(
         args.ckpt_path,
         dataset=args.dataset_config,

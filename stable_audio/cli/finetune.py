@@ -9,6 +9,7 @@ from typing import Any
 from stable_audio.cli.fields import given
 from stable_audio.cli.importing import importing
 from stable_audio.cli.options import OR_PARTS_OR_HUB, add_device, add_out
+from stable_audio.cli.writable import require_folder
 from stable_audio.training.processes.stopping import StopRequest
 
 HELP = "fine-tune a model on a folder of sounds: reads it, plans, trains, and compares before with after"
@@ -121,6 +122,8 @@ def run(args: argparse.Namespace, *, stop: StopRequest) -> int:
         from stable_audio.training.finetune.request import FinetuneRequest
 
     request = FinetuneRequest(**_settings(args, FinetuneRequest))
+    require_folder(request.out)
+    require_folder(request.cache, "--cache")
     say = functools.partial(print, flush=True)
     if args.dry:
         prepare(request, say)

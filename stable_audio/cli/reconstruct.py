@@ -9,6 +9,7 @@ from typing import Any
 from stable_audio.cli.codec_options import add_codec_arguments, add_source_arguments
 from stable_audio.cli.importing import importing
 from stable_audio.cli.options import add_out
+from stable_audio.cli.writable import require_folder
 
 HELP = "compare sound files with their reconstruction by an autoencoder or another pretransform"
 
@@ -34,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
         from stable_audio.cli.codec_options import chunking, codec_from, parts_from
         from stable_audio.evaluation.reconstruction import as_json, reconstruct, summary, write_report
 
+    require_folder(args.out)
     codec = codec_from(args)
     rows = list(
         reconstruct(

@@ -21,6 +21,7 @@ from stable_audio.cli.fields import fields_from, given
 from stable_audio.cli.key_values import grid_axes, key_values
 from stable_audio.cli.render_report import report, show_progress
 from stable_audio.cli.sampling_flags import ARGUMENTS, sampling_from_flags
+from stable_audio.cli.writable import require_folder
 from stable_audio.data.world import World, WorldError, launched_world
 from stable_audio.inference.devices import AUTO, best_device
 from stable_audio.inference.generation.generate import RANDOM_SEED, random_seed
@@ -150,6 +151,7 @@ def _check(args: argparse.Namespace) -> None:
     for flag, text in prompts:
         refuse(text or "", flag)
     _output(args, "")
+    require_folder(args.out)
     if args.seconds is not None and not 0 < args.seconds < math.inf:
         raise ValueError(f"--seconds must be above 0, found {args.seconds}")
     if args.seed is not None and args.seed < RANDOM_SEED:

@@ -37,10 +37,14 @@ class Conditioner(nn.Module):
         dim: features inside the conditioner.
         output_dim: features of its output.
         project_out: whether a linear layer `proj_out` maps one to the other even if they are equal.
+
+    Attributes:
+        key: id of the conditioner in its model, for messages; None by itself.
     """
 
     def __init__(self, *, dim: int, output_dim: int, project_out: bool = False) -> None:
         super().__init__()
+        self.key: str | None = None
         self.dim = dim
         self.output_dim = output_dim
         self.proj_out: nn.Module = (

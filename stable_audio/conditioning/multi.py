@@ -37,6 +37,8 @@ class MultiConditioner(nn.Module):
     ) -> None:
         super().__init__()
         self.conditioners = nn.ModuleDict(dict(conditioners))
+        for key, part in conditioners.items():
+            part.key = key
         self.default_keys = dict(default_keys or {})
         self.pre_encoded_keys = tuple(pre_encoded_keys)
         rules: dict[str, ValueRule] = {key: part.value_rule() for key, part in conditioners.items()}

@@ -59,7 +59,7 @@ class IntConditioner(_VectorConditioner):
 
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """b integers -> (b 1 d), mask (b 1)."""
-        clamped = torch.tensor(self.range(values))
+        clamped = torch.tensor(self.range(values, self.key))
         rows = clamped if self.legacy_index else clamped - self.min_val
         rows = rows.clamp(0, self.int_embedder.num_embeddings - 1)
         return _single_token(self.int_embedder(to_device(rows, device)))
@@ -95,7 +95,7 @@ class NumberConditioner(_VectorConditioner):
 
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """b numbers -> (b 1 d), mask (b 1)."""
-        numbers = torch.tensor(self.range(values), dtype=torch.float32)
+        numbers = torch.tensor(self.range(values, self.key), dtype=torch.float32)
         # Clamp again, since float32 may round the ends of the range outwards.
         scaled = (numbers.clamp(self.min_val, self.max_val) - self.min_val) / (self.max_val - self.min_val)
         return _single_token(self.embedder(to_device(scaled, device)))
@@ -153,7 +153,7 @@ class _Range:
         self.beyond = 0
         self._told = False
 
-    def __call__(self, values: list[Any]) -> list[float]:
+    def __call__(self, values: list[Any], key: str | None) -> list[float]:
         low, high, exact = self.rule.low, self.rule.high, [number(v) for v in values]
         outside = [v for v, n in zip(values, exact) if not low <= n <= high]
         # A clip of whole latent frames may be a little longer than the range: not worth a word.
@@ -162,8 +162,9 @@ class _Range:
         if far and not self._told:
             self._told = True
             logger.warning(
-                "%s lies outside %s to %s and is clamped, as all such values are from here on; the data "
-                "report counts them (data-report --model-config)",
+                "%s%s lies outside %s to %s and is clamped, as all such values are from here on; give "
+                "one in this range (data-report --model-config counts those of a dataset)",
+                "" if key is None else f"'{key}' ",
                 excerpt(far[0]),
                 low,
                 high,

@@ -241,6 +241,17 @@ class ValueCheck:
         present = key in item or self.default_keys.get(key) in item
         return not present or rule.refusal(None) is not None
 
+    def written_refusal(self, item: Metadata, key: str) -> str | None:
+        """As `refusal` of the rule of `key`, for a value that somebody wrote: a text is written as one."""
+        written = item.get(key)
+        if written is None and key in self.default_keys:
+            written = item.get(self.default_keys[key])
+        rule = self.rules[key]
+        if isinstance(rule, TextValue) and not rule.boolean and not isinstance(written, str):
+            hint = "" if written is None else "; put a text in quotes"
+            return f"must be text, found {excerpt(written)}{hint}"
+        return rule.refusal(self.value(item, key))
+
     def refusal(self, item: Metadata) -> str | None:
         """The reason why the item cannot be used, with every faulty key, or None."""
         absent = self.missing(item)

@@ -79,6 +79,13 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
         read_json(tmp_path)
 
 
+def test_a_file_that_is_not_there_has_no_json_path(tmp_path: Path) -> None:
+    path = tmp_path / "nope.json"
+    with pytest.raises(ConfigError) as caught:
+        read_json(path)
+    assert str(caught.value).startswith(f"{path}: cannot be read: ")
+
+
 def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
     path = tmp_path / "c.json"
     path.write_bytes(b'\xef\xbb\xbf{"a": 1}')

@@ -185,3 +185,12 @@ def test_every_line_with_a_mistake_is_named() -> None:
     assert loop.steering.loop
     assert loop.seconds is not None
     assert math.isclose(loop.seconds, 4.0)
+
+
+def test_a_line_is_told_of_its_own_keys(base: list[str], tmp_path: Path, capsys) -> None:
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text('{"conditioning": {"prompt": "bell"}, "inpaint": "0.1:0.2"}\n')
+    assert main([*base, "--prompts", str(lines)]) == 2
+    error = capsys.readouterr().err
+    assert f"{lines}, line 1: 'inpaint' needs 'inpaint_audio'" in error
+    assert "--inpaint" not in error

@@ -304,6 +304,7 @@ def test_a_checkpoint_of_its_own_is_enough(tmp_path: Path) -> None:
         (["--prompt", "bell", "--inpaint", "0", "1"], "--inpaint needs --inpaint-audio"),
         (["--prompts", "nowhere.jsonl"], "error: nowhere.jsonl: no such file or folder\n"),
         (["--prompt", "bell", "--subtype", "foo"], "'foo' is no sample format of wav; allowed: 16, 24, 32"),
+        (["--prompt", "bell", "--out", __file__], f"--out {__file__}: {__file__} is not a folder, but"),
         (["--prompt", "bell", "--cfg-rescale", "2"], "scale_phi (cfg_rescale) must be from 0 to 1, found 2"),
     ],
 )
@@ -614,3 +615,42 @@ def test_a_render_tidies_what_a_killed_one_left(base: list[str], tmp_path: Path)
     assert main([*base, "--prompt", "bell"]) == 0
     assert not left.exists()
     assert len(_made(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--sigma-max", "5"], "warning: --sigma-max 5 means 1 here"),
+        (["--sigma-max", "1"], None),
+        (["--init-audio", "TAKE", "--init-noise-level", "3"], "warning: --init-noise-level 3 means 1 here"),
+        (["--init-audio", "TAKE", "--init-noise-level", "1"], None),
+        (["--sampler", "dpmpp", "--schedule", "karras", "--sigma-max", "5"], None),
+    ],
+)
+def test_levels_above_pure_noise_are_said(
+    base: list[str], arguments: list[str], words: str | None, tmp_path: Path, capsys
+) -> None:
+    take = tmp_path / "take.wav"
+    save_audio(take, torch.zeros(1, 100), tiny.RATE)
+    arguments = [str(take) if part == "TAKE" else part for part in arguments]
+    assert main([*base, "--prompt", "bell", *arguments]) == 0
+    error = capsys.readouterr().err
+    assert (words in error) if words else ("means 1 here" not in error)
+
+
+def test_a_value_that_is_clamped_is_named_with_its_range(base: list[str], caplog) -> None:
+    assert main([*base, "--prompt", "bell", "--condition", "seconds_total=-5"]) == 0
+    assert "'seconds_total' -5 lies outside 0" in caplog.text
+
+
+@pytest.mark.parametrize(("written", "found"), [("5", "5"), ('["bell"]', "a list of 1")])
+def test_a_text_is_written_as_one(written: str, found: str, tmp_path: Path, capsys) -> None:
+    values = tiny.config()
+    values["model"]["conditioning"]["configs"][0] = {"id": "prompt", "type": "words", "config": {}}
+    weights, model_file = tiny.save(tmp_path, values)
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text(f'{{"prompt": "bell"}}\n{{"prompt": {written}}}\n')
+    command = ["generate", "--ckpt-path", str(weights), "--model-config", str(model_file), *QUICK]
+    assert main([*command, "--prompts", str(lines), "--out", str(tmp_path / "out")]) == 2
+    message = f"{lines}, line 2: 'prompt' must be text, found {found}; put a text in quotes"
+    assert message in capsys.readouterr().err

@@ -44,7 +44,7 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         text = Path(path).read_bytes()
     except OSError as error:
-        raise _error(source, f"cannot be read: {error.strerror or error}") from error
+        raise _error(source, f"cannot be read: {error.strerror or error}", "") from error
     return parse_json(text, source=source)
 
 

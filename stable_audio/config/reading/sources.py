@@ -55,6 +55,6 @@ def _file(source: str | os.PathLike[str], kind: str) -> str | os.PathLike[str]:
     if not os.path.exists(path) and not os.path.splitext(path)[1]:
         hint = did_you_mean(os.fspath(source), shipped(kind))
         listed = hint if hint.startswith("did") else "`stable-audio configs` lists those"
-        problem = Problem("$", f"neither a file nor a {kind} config that comes with the package; {listed}")
+        problem = Problem("", f"neither a file nor a {kind} config that comes with the package; {listed}")
         raise ConfigError([problem], os.fspath(source))
     return path

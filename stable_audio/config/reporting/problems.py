@@ -21,7 +21,7 @@ LONGEST = 600
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake: JSON path and one sentence."""
+    """One mistake: JSON path, or "" where the file itself is at fault, and one sentence."""
 
     path: str
     message: str
@@ -30,7 +30,7 @@ class Problem:
         text = self.message
         if len(text) > LONGEST:
             text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 4 :]}"
-        return f"{self.path}: {text}"
+        return f"{self.path}: {text}" if self.path else text
 
 
 class ConfigError(ValueError):

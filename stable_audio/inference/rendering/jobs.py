@@ -66,8 +66,8 @@ def check_values(jobs: Sequence[Job], model: DiffusionModel) -> None:
         for job in jobs
         for other in ({}, job.negative, job.to_conditioning)
         if (values := {**job.conditioning, **(other or {})})
-        for key, rule in rules.rules.items()
-        if (reason := rule.refusal(rules.value(values, key)))
+        for key in rules.rules
+        if (reason := rules.written_refusal(values, key))
     ]
     if problems:
         raise ValueError(listed(list(dict.fromkeys(problems))))

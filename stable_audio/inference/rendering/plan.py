@@ -21,6 +21,7 @@ from stable_audio.inference.rendering.jobs import (
     needed_ids,
     unused_keys,
 )
+from stable_audio.inference.rendering.levels import levels_beyond
 from stable_audio.inference.rendering.load import RenderModel
 from stable_audio.inference.rendering.recipe import Recipe, sampling_values
 from stable_audio.inference.rendering.sound_files import files_of, with_files
@@ -198,6 +199,7 @@ def cautions(jobs: Sequence[Job], model: DiffusionModel, sampling: Sampling) -> 
     """
     if any(job.negative and not sampling.with_keywords(**job.sampling).needs_null for job in jobs):
         yield "at --cfg-scale 1 there is no guidance, so negative prompts have no effect"
+    yield from levels_beyond(jobs, model, sampling)
     unused = unused_keys(jobs, model)
     if unused:
         yield f"the model does not read {_listed(unused)}; it reads {_listed(needed_ids(model))}"

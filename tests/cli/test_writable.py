@@ -1,0 +1,66 @@
+"""Where a command cannot write, it says so before it loads anything."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from stable_audio.cli import main
+from stable_audio.cli.writable import require_file, require_folder
+
+
+@pytest.fixture
+def locked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a file system that is read-only."""
+
+    def refuse(**options: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "somewhere")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+
+
+COMMANDS = {
+    "generate": ["--ckpt-path", "none.ckpt", "--out", "OUT"],
+    "encode": ["none", "--out", "OUT"],
+    "decode": ["none", "--out", "OUT"],
+    "reconstruct": ["none", "--out", "OUT"],
+    "evaluate-quickstart": ["--ckpt-path", "none.ckpt", "--out", "OUT"],
+    "bakeoff": ["none.json", "--out", "OUT"],
+    "finetune": ["--from", "none.ckpt", "--data", "none", "--out", "OUT"],
+    "export": ["none.ckpt", "OUT/a.ckpt"],
+    "adapter": ["convert", "none.ckpt", "OUT/a.ckpt"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_ask_before_they_read_anything(
+    command: str, locked: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out" / "deep"
+    assert main([command, *(part.replace("OUT", str(out)) for part in COMMANDS[command])]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    reason = os.strerror(errno.EROFS)
+    assert f"{out}: {tmp_path} cannot be written to ({reason}); choose another folder" in line
+    assert line.startswith(("error: --out", "error: OUTPUT"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_can_be_written_is_left_as_it_is(tmp_path: Path) -> None:
+    require_folder(tmp_path)
+    require_folder(tmp_path / "a" / "b")
+    require_folder(None)
+    require_file(tmp_path / "a" / "b.ckpt", "OUTPUT")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "take.wav"
+    file.touch()
+    with pytest.raises(ValueError, match=r"--out .*sub: .*take\.wav is not a folder"):
+        require_folder(file / "sub")
+    with pytest.raises(ValueError, match=r"OUTPUT .* is a folder, but a file is written here"):
+        require_file(tmp_path, "OUTPUT")
