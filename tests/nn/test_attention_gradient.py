@@ -131,7 +131,9 @@ def test_few_keys_err_about_as_the_kernel(mask: str, gain: float) -> None:
     out = fused_attention(*inputs, visible)
     kernel = F.scaled_dot_product_attention(*inputs, attn_mask=visible)
     exact = _formula(*(x.detach().double() for x in inputs), visible)
-    assert _errors((out.detach(),), (exact.detach(),))[0] < max(1.5 * _errors((kernel.detach(),), (exact,))[0], 2**-8)
+    assert _errors((out.detach(),), (exact.detach(),))[0] < max(
+        1.5 * _errors((kernel.detach(),), (exact,))[0], 2**-8
+    )
     found = torch.autograd.grad(out, inputs, grad)
     theirs = torch.autograd.grad(kernel, inputs, grad)
     exact_grad = _exact(inputs, grad, visible)
