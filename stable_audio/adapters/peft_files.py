@@ -7,6 +7,7 @@ the module that it wraps: our backbone, or the whole model, whose parts are `bac
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -210,8 +211,11 @@ def _term(
     down, up = a.float().flatten(1), b.float().flatten(1)
     if up.shape[1] != down.shape[0]:
         raise AdapterError(
-            f"{source}: {layer} has lora_A of rank {len(down)}, but lora_B of rank {up.shape[1]}"
+            f"{source}: {layer} has lora_A of rank {len(down)}, but lora_B of rank {up.shape[1]}; "
+            "copy it again"
         )
+    if not len(down):
+        raise AdapterError(f"{source}: {layer} has a lora_A without rows; copy it again")
     scaling = _scaling(layer, len(down), config)
     return LayerTerm(down, scaling * up, {"magnitude": vectors[0].float().flatten()} if dora else {})
 
@@ -234,7 +238,30 @@ def _config(path: Path) -> Mapping[str, Any]:
         raise AdapterError(f"{error}; give a folder that PEFT has written") from error
     for reason in _unreadable(config):
         raise AdapterError(f"{path}: {reason}; merge it with PEFT instead")
+    for reason in _mistakes(config):
+        raise AdapterError(f"{path}: {reason}; copy it again")
     return config
+
+
+def _mistakes(config: Mapping[str, Any]) -> Iterator[str]:
+    """Entries of a wrong type, of those that say how much a term counts."""
+    if not _is_number(config.get("lora_alpha", 1)):
+        yield f"lora_alpha is {config['lora_alpha']!r}, but a finite number is needed"
+    patterns = config.get("alpha_pattern") or {}
+    if not isinstance(patterns, dict):
+        yield f"alpha_pattern is {patterns!r}, but an object is needed"
+        return
+    for pattern, alpha in patterns.items():
+        if not _is_number(alpha):
+            yield f"alpha_pattern.{pattern} is {alpha!r}, but a finite number is needed"
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            yield f"alpha_pattern has '{pattern}', which is no regular expression ({error})"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _unreadable(config: Mapping[str, Any]) -> Iterator[str]:

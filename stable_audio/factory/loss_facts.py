@@ -30,7 +30,8 @@ def parts_of_training(data: Mapping[str, Any]) -> Iterator[Part]:
     if not isinstance(rate, int) or isinstance(rate, bool) or rate <= 0:
         return
     losses, loc = mapping(training.get("loss_configs")), ("training", "loss_configs")
-    yield (*loc, "discriminator", "config"), losses.get("discriminator"), AnyDiscriminator, _discriminator
+    build = _discriminator(data.get("sample_size"))
+    yield (*loc, "discriminator", "config"), losses.get("discriminator"), AnyDiscriminator, build
     for name, schema, loss in (
         ("spectral", STFTOptions, SumAndDifferenceSTFTLoss),
         ("mrmel", MelOptions, MultiResolutionMelLoss),
@@ -42,8 +43,16 @@ def parts_of_training(data: Mapping[str, Any]) -> Iterator[Part]:
         yield ("training", "eval_loss_configs", name), one, ValidationMetrics, _metric(name, rate)
 
 
-def _discriminator(section: Any) -> Any:
-    return create(section, DISCRIMINATORS, in_channels=1)
+def _discriminator(size: Any) -> Callable[[Any], Any]:
+    """What builds a discriminator, and checks that it can judge clips of `size` samples."""
+
+    def build(section: Any) -> Any:
+        discriminator = create(section, DISCRIMINATORS, in_channels=1)
+        if isinstance(size, int):
+            discriminator.check_length(size)
+        return discriminator
+
+    return build
 
 
 def _at(component: Any, rate: int) -> Callable[[Any], Any]:

@@ -121,6 +121,11 @@ def test_convolutions_with_groups_are_refused(tmp_path: Path) -> None:
         ({"bias": "all"}, "bias is 'all'"),
         ({"modules_to_save": ["norm"]}, r"modules_to_save is \['norm'\]"),
         ({"fan_in_fan_out": True}, "fan_in_fan_out is True"),
+        ({"lora_alpha": "x"}, "lora_alpha is 'x', but a finite number is needed"),
+        ({"lora_alpha": float("nan")}, "lora_alpha is nan"),
+        ({"alpha_pattern": [1]}, "alpha_pattern is .*, but an object is needed"),
+        ({"alpha_pattern": {"0": "a"}}, "alpha_pattern.0 is 'a'"),
+        ({"alpha_pattern": {"(": 3}}, "is no regular expression"),
     ],
 )
 def test_configs_that_mean_more(change: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ import logging
 from typing import Any
 
 import pytest
+import torch
 
 from stable_audio.config import ConfigError, load_config
+from stable_audio.pretransforms.discriminators.encodec import EncodecDiscriminator
 from tests.config import examples
 
 
@@ -96,6 +98,11 @@ def test_usual_types_are_silent(section: str, kind: str, caplog: pytest.LogCaptu
     [
         ("discriminator", {"hop_lengths": [8]}, ".config", "need one entry per resolution"),
         ("discriminator", {"filters": 0}, ".config.filters", "greater than 0"),
+        ("discriminator", {"kernel_size": [0, 9]}, ".config.kernel_size[0]", "greater than 0"),
+        ("discriminator", {"dilations": [1, 0]}, ".config.dilations[1]", "greater than 0"),
+        ("discriminator", {"hop_lengths": [256, 0, 128]}, ".config.hop_lengths[1]", "greater than 0"),
+        ("discriminator", {"win_lengths": [1024, 4096, 512]}, ".config", "at most n_ffts"),
+        ("discriminator", {"kernel_size": [4, 9]}, ".config", "give odd sizes, or longer clips"),
         ("spectral", {"hop_sizes": [8]}, ".config", "need one entry per resolution"),
         (
             "spectral",
@@ -118,6 +125,36 @@ def test_losses_that_cannot_be_built_are_named_at_load(
     (problem,) = refused.value.problems
     assert problem.path == f"$.training.loss_configs.{section}{path}"
     assert message in problem.message
+
+
+def discriminated(kind: str, **config: Any) -> dict[str, Any]:
+    data = examples.autoencoder()
+    data["sample_size"] = 8192
+    discriminator = {"type": kind, "config": config}
+    data["training"]["loss_configs"] = {"discriminator": discriminator, "time": {"weights": {"l1": 1.0}}}
+    return data
+
+
+@pytest.mark.parametrize("config", [{"kernel_size": [4, 8]}, {"dilations": []}])
+def test_even_kernels_on_long_clips_and_no_dilations_are_taken(config: dict[str, Any]) -> None:
+    load_config(discriminated("encodec", **config))
+    assert EncodecDiscriminator(in_channels=1, **config).judge(torch.randn(1, 1, 8192))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"bands": []}, "bands must be pairs of fractions"),
+        ({"bands": [[0.5, 0.1]]}, "bands must be pairs of fractions"),
+        ({"periods": [0]}, "greater than 0"),
+        ({"rates": [0]}, "greater than 0"),
+    ],
+)
+def test_parts_of_dac_discriminators_that_cannot_work_are_named_at_load(
+    config: dict[str, Any], message: str
+) -> None:
+    (problem,) = problems(discriminated("dac", **config))
+    assert message in problem
 
 
 def test_a_wavelet_of_more_levels_than_any_clip_has_is_a_mistake() -> None:

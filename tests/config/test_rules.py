@@ -481,7 +481,13 @@ BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
         (
             examples.autoencoder,
             lambda d: _losses(
-                d, {"discriminator": {"type": "encodec", "config": {"n_ffts": [1 << 24, 64, 64]}}}
+                d,
+                {
+                    "discriminator": {
+                        "type": "encodec",
+                        "config": {"n_ffts": [1 << 24, 64, 64], "win_lengths": [1024, 64, 64]},
+                    }
+                },
             ),
             "$.training.loss_configs.discriminator.config.n_ffts: found [16777216]",
         ),
@@ -664,3 +670,26 @@ def test_a_wrong_model_type_is_the_only_complaint_about_an_inpainting_file(model
     with pytest.raises(ConfigError) as refused:
         load_config(data)
     assert [p.path for p in refused.value.problems] == ["$.model_type"]
+
+
+@pytest.mark.parametrize("wrong", [{"id": "prompt"}, "prompt", 3, None])
+@pytest.mark.parametrize("key", ["configs", "pre_encoded_keys"])
+def test_ids_that_cannot_be_read_are_one_complaint(key: str, wrong: Any) -> None:
+    data = examples.cond()
+    data["model"]["conditioning"][key] = wrong
+    if key == "pre_encoded_keys":
+        data["model"]["conditioning"]["configs"] = []
+    data["model"]["conditioning"]["default_keys"] = {"prompt": "caption"}
+    with pytest.raises(ConfigError) as refused:
+        load_config(data)
+    (problem,) = refused.value.problems
+    assert problem.path == f"$.model.conditioning.{key}"
+    assert "expected a list" in problem.message
+
+
+def test_conditioning_that_is_no_object_is_one_complaint() -> None:
+    data = examples.cond()
+    data["model"]["conditioning"] = [1]
+    with pytest.raises(ConfigError) as refused:
+        load_config(data)
+    assert [problem.path for problem in refused.value.problems] == ["$.model.conditioning"]

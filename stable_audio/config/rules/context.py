@@ -65,6 +65,15 @@ class Context:
         inpaint = INPAINT_IDS if self.is_inpaint or not known else ()
         return [*dict.fromkeys([*self.conditioner_ids, *self.pre_encoded_ids, *inpaint, *self.extra_ids])]
 
+    @property
+    def ids_are_readable(self) -> bool:
+        """Whether the lists of ids are lists; others are told as such, and may have had any id."""
+        conditioning = mapping(self.data.get("model")).get("conditioning", {})
+        if not isinstance(conditioning, dict):
+            return conditioning is None
+        lists = (conditioning.get(key, []) for key in ("configs", "pre_encoded_keys"))
+        return all(isinstance(value, list) for value in lists)
+
     def slot_ids(self, slot: Slot) -> list[str]:
         """The ids wired to a slot."""
         return strings(self.get("model", "diffusion", SLOT_KEYS[slot], default=[]))

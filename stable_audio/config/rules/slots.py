@@ -19,7 +19,7 @@ MODULAR: Loc = ("model", "diffusion", "modular_local_cond_configs")
 
 def slot_ids_exist(ctx: Context) -> Iterator[tuple[Loc, str]]:
     """Every id in a slot has a conditioner, is pre-encoded, or comes from inpainting."""
-    for slot, key in SLOT_KEYS.items():
+    for slot, key in SLOT_KEYS.items() if ctx.ids_are_readable else ():
         for index, name in enumerate(ctx.slot_ids(slot)):
             if name not in ctx.known_ids:
                 hint = did_you_mean(name, ctx.known_ids)
@@ -48,7 +48,7 @@ def default_keys_belong_to_conditioners(ctx: Context) -> Iterator[tuple[Loc, str
     """default_keys name ids that exist."""
     ids = [*ctx.conditioner_ids, *ctx.pre_encoded_ids]
     for name in mapping(ctx.get("model", "conditioning", "default_keys", default={})):
-        if name not in ids:
+        if name not in ids and ctx.ids_are_readable:
             loc = ("model", "conditioning", "default_keys", name)
             yield loc, f"'{name}' is no conditioner id; {did_you_mean(name, ids)}"
 
@@ -228,7 +228,7 @@ def padding_can_be_masked(ctx: Context) -> Iterator[tuple[Loc, str]]:
 def local_layers_are_used(ctx: Context) -> Iterator[tuple[Loc, str]]:
     """Warns of layers for local conditioning that nothing is wired to."""
     for index, name in enumerate(ctx.modular_ids):
-        if name and name not in ctx.known_ids:
+        if name and name not in ctx.known_ids and ctx.ids_are_readable:
             hint = did_you_mean(name, ctx.known_ids)
             message = f"'{name}' has no conditioner in model.conditioning.configs, so it adds nothing; {hint}"
             yield (*MODULAR, index, "id"), message

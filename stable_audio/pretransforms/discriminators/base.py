@@ -33,6 +33,13 @@ class Discriminator(nn.Module):
         over processes; a discriminator that names none is not split."""
         return ()
 
+    def check_length(self, samples: int) -> None:
+        """Check that clips of so many samples can be judged.
+
+        Raises:
+            ValueError: they are too short for the layers.
+        """
+
     def judge(self, audio: Tensor) -> list[Judgement]:
         """Audio (b c n) -> one judgement per sub-discriminator."""
         raise NotImplementedError

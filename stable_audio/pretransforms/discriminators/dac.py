@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from stable_audio.pretransforms.conv import WNConv1d, WNConv2d
 from stable_audio.pretransforms.discriminators.base import Discriminator, Judgement
 from stable_audio.pretransforms.patched import SincResampler
+from stable_audio.ranges import Positive
 
 Band = tuple[float, float]
 
@@ -121,14 +122,16 @@ class DACDiscriminator(Discriminator):
     def __init__(
         self,
         *,
-        in_channels: int = 1,
-        rates: list[int] = [],  # noqa: B006
-        periods: list[int] = [2, 3, 5, 7, 11],  # noqa: B006
-        fft_sizes: list[int] = [2048, 1024, 512],  # noqa: B006
+        in_channels: Positive = 1,
+        rates: list[Positive] = [],  # noqa: B006
+        periods: list[Positive] = [2, 3, 5, 7, 11],  # noqa: B006
+        fft_sizes: list[Positive] = [2048, 1024, 512],  # noqa: B006
         bands: list[Band] = [(0.0, 0.1), (0.1, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0)],  # noqa: B006
         use_hinge: bool = False,
     ) -> None:
         super().__init__()
+        if fft_sizes and not (bands and all(0 <= low < high <= 1 for low, high in bands)):
+            raise ValueError(f"bands must be pairs of fractions from 0 to 1, the lower first, found {bands}")
         self.use_hinge = use_hinge
         networks: list[nn.Module] = [PeriodDiscriminator(period=p, in_channels=in_channels) for p in periods]
         networks += [RateDiscriminator(rate=r) for r in rates]

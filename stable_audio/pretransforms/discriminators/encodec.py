@@ -34,9 +34,14 @@ class _Conv(nn.Module):
         super().__init__()
         padding = ((kernel[0] - 1) * dilation // 2, (kernel[1] - 1) // 2)
         self.conv = WNConv2d(a, b, kernel, stride=stride, dilation=(dilation, 1), padding=padding)
+        self.stride, self.lost = stride, ((kernel[0] - 1) * dilation % 2, (kernel[1] - 1) % 2)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x)
+
+    def size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(frames, bins) that come out; 0 or less where the kernel is larger than what comes in."""
+        return tuple((n - lost - 1) // s + 1 for n, lost, s in zip(size, self.lost, self.stride))  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +63,9 @@ class STFTDiscriminatorOptions:
     filters: Positive = 32
     filters_scale: Positive = 1
     max_filters: Positive = 1024
-    kernel_size: tuple[int, int] = (3, 9)
-    stride: tuple[int, int] = (1, 1)
-    dilations: list[int] = field(default_factory=lambda: [1, 2, 4])
+    kernel_size: tuple[Positive, Positive] = (3, 9)
+    stride: tuple[Positive, Positive] = (1, 1)
+    dilations: list[Positive] = field(default_factory=lambda: [1, 2, 4])
     spec_scale_pow: float = 0.0
 
 
@@ -73,7 +78,7 @@ class STFTDiscriminator(nn.Module):
         super().__init__()
         o = options
         self.n_fft, self.hop, self.win = n_fft, hop_length, win_length
-        self.spec_scale_pow = o.spec_scale_pow
+        self.spec_scale_pow, self.kernel_size = o.spec_scale_pow, o.kernel_size
         self.spec_transform = _Window(win_length)
         widths = [min(o.filters * o.filters_scale**i, o.max_filters) for i in range(len(o.dilations) + 2)]
         widths[0] = o.filters
@@ -90,6 +95,22 @@ class STFTDiscriminator(nn.Module):
             x = F.leaky_relu(conv(x), 0.2)
             maps.append(x)
         return [*maps, self.conv_post(x)]
+
+    def check_length(self, samples: int) -> None:
+        """Check that kernels of even size leave something of a clip.
+
+        Raises:
+            ValueError: they do not.
+        """
+        size = (1 + (samples - self.n_fft) // self.hop, self.n_fft // 2 + 1)
+        for conv in (*self.convs, self.conv_post):
+            size = conv.size(size)  # type: ignore[operator]
+        if min(size) < 1:
+            raise ValueError(
+                f"kernel_size {list(self.kernel_size)} leaves nothing of the spectrogram of a clip of "
+                f"{samples} samples at n_fft {self.n_fft}, since each layer with an even size "
+                "takes one frame or bin; give odd sizes, or longer clips"
+            )
 
     def spectrum(self, audio: Tensor) -> Tensor:
         """Audio (b c n) -> real and imaginary parts (b 2c frames bins); magnitudes may be compressed."""
@@ -129,9 +150,9 @@ class EncodecDiscriminator(Discriminator):
         self,
         *,
         options: Flat[STFTDiscriminatorOptions] = STFTDiscriminatorOptions(),
-        n_ffts: list[int] = [1024, 2048, 512],  # noqa: B006
-        hop_lengths: list[int] = [256, 512, 128],  # noqa: B006
-        win_lengths: list[int] = [1024, 2048, 512],  # noqa: B006
+        n_ffts: list[Positive] = [1024, 2048, 512],  # noqa: B006
+        hop_lengths: list[Positive] = [256, 512, 128],  # noqa: B006
+        win_lengths: list[Positive] = [1024, 2048, 512],  # noqa: B006
         normalize_losses: bool = False,
         loss_type: Literal["hinge", "rpgan"] = "hinge",
     ) -> None:
@@ -141,6 +162,8 @@ class EncodecDiscriminator(Discriminator):
                 f"n_ffts, hop_lengths and win_lengths need one entry per resolution, found {n_ffts}, "
                 f"{hop_lengths}, {win_lengths}"
             )
+        if any(w > n for n, w in zip(n_ffts, win_lengths)):
+            raise ValueError(f"win_lengths must be at most n_ffts, found {win_lengths} and {n_ffts}")
         if loss_type not in ("hinge", "rpgan"):
             raise ValueError(f'loss_type must be "hinge" or "rpgan", found {loss_type!r}')
         self.normalize_losses, self.relativistic = normalize_losses, loss_type == "rpgan"
@@ -153,6 +176,11 @@ class EncodecDiscriminator(Discriminator):
     @property
     def networks(self) -> list[nn.Module]:
         return list(cast(nn.ModuleList, self.discriminators["discriminators"]))
+
+    def check_length(self, samples: int) -> None:
+        for part in cast(list[STFTDiscriminator], self.networks):
+            if samples >= part.n_fft:  # shorter clips than a window are told elsewhere
+                part.check_length(samples)
 
     def judge(self, audio: Tensor) -> list[Judgement]:
         return [part(audio) for part in self.networks]

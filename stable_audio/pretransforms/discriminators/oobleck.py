@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from stable_audio.options import Flat, takes_keywords
 from stable_audio.pretransforms.conv import WNConv1d, WNConv2d
 from stable_audio.pretransforms.discriminators.base import Discriminator, GeneratorLosses, Judgement
+from stable_audio.ranges import Positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +112,7 @@ class OobleckDiscriminator(Discriminator):
         in_channels: audio channels.
     """
 
-    def __init__(self, *, in_channels: int = 1) -> None:
+    def __init__(self, *, in_channels: Positive = 1) -> None:
         super().__init__()
         self._assemble(MultiScale(in_channels=in_channels), MultiPeriod(in_channels=in_channels))
 
