@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 
 from stable_audio.cli.fields import add_field
 from stable_audio.cli.importing import importing
@@ -44,8 +45,8 @@ def run(args: argparse.Namespace) -> int:
         from stable_audio.evaluation.bakeoff import compete, contender, table
         from stable_audio.training.bakeoff import BackboneTraining
 
-    if args.budget <= 0:
-        raise ValueError(f"--budget must be above 0, found {args.budget}")
+    if not 0 < args.budget < math.inf:
+        raise ValueError(f"--budget must be a finite number above 0, found {args.budget}")
     if not args.dry:
         require_folder(args.out)
         if args.json:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from stable_audio.cli.writable import require_file
+
 HELP = "write the JSON schemas of model and dataset files"
 
 
@@ -32,6 +34,8 @@ def run(args: argparse.Namespace) -> int:
     schemas = {args.model: schema_text(model_schema()), args.dataset: schema_text(dataset_schema())}
     if args.check:
         return _compare(schemas)
+    for flag, path in (("--model", args.model), ("--dataset", args.dataset)):
+        require_file(path, flag)
     for path, text in schemas.items():
         _write(path, text)
         print(f"wrote {path}")

@@ -31,6 +31,7 @@ COMMANDS = {
     "evaluate-quickstart": ["--ckpt-path", "none.ckpt", "--out", "OUT"],
     "bakeoff": ["none.json", "--out", "OUT"],
     "finetune": ["--from", "none.ckpt", "--data", "none", "--out", "OUT"],
+    "schema": ["--model", "OUT/a.json"],
     "export": ["none.ckpt", "OUT/a.ckpt"],
     "adapter": ["convert", "none.ckpt", "OUT/a.ckpt"],
 }
@@ -45,7 +46,7 @@ def test_commands_ask_before_they_read_anything(
     (line,) = capsys.readouterr().err.splitlines()
     reason = os.strerror(errno.EROFS)
     assert f"{out}: {tmp_path} cannot be written to ({reason}); choose another folder" in line
-    assert line.startswith(("error: --out", "error: OUTPUT"))
+    assert line.startswith(("error: --out", "error: OUTPUT", "error: --model"))
     assert not list(tmp_path.iterdir())
 
 
@@ -64,3 +65,9 @@ def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
         require_folder(file / "sub")
     with pytest.raises(ValueError, match=r"OUTPUT .* is a folder, but a file is written here"):
         require_file(tmp_path, "OUTPUT")
+
+
+@pytest.mark.parametrize("budget", ["nan", "inf", "0"])
+def test_a_budget_is_a_finite_number(budget: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bakeoff", "none.json", "--budget", budget]) == 2
+    assert "--budget must be a finite number above 0, found" in capsys.readouterr().err
