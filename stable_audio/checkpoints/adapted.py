@@ -241,6 +241,7 @@ def convert_adapter(
     config: Any = None,
     layout: AdapterLayout = "ours",
     root: Root = "backbone",
+    any_base: bool = False,
 ) -> Converted:
     """Write an adapter as one of another type or in another layout, where it gives the same weights.
 
@@ -251,15 +252,18 @@ def convert_adapter(
         base: its model; needed to change the type, and for the layouts of PEFT and diffusers.
         config: as for `load_model`.
         root: as for `write_peft`.
+        any_base: take an adapter that was trained on another model than `base`.
 
     Raises:
-        AdapterError: see `converted` and the functions that write the layouts; nothing is written.
+        AdapterError: see `check_base`, `converted` and the functions that write the layouts; nothing is
+            written.
     """
     loaded = None if base is None else load_base(base, config=config)
     first = read_any(source, loaded)
     old, new = first.settings.adapter_type, adapter_type or first.settings.adapter_type
     if loaded is not None:
         loaded.stack.check(first)
+        check_base(loaded.model, [first], name=loaded.name, any_base=any_base)
     adapter = converted(first, new, None if loaded is None else loaded.weights)
     path = Path(output)
     if layout == "ours":

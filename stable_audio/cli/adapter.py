@@ -160,6 +160,7 @@ def _convert_arguments(parser: Any) -> None:
         default="backbone",
         help="module that PEFT is to wrap (%(default)s)",
     )
+    add_any_base(parser)
 
 
 def _convert(args: argparse.Namespace) -> int:
@@ -174,6 +175,7 @@ def _convert(args: argparse.Namespace) -> int:
         config=args.model_config,
         layout=args.layout,
         root=args.root,
+        any_base=args.any_base,
     )
     settings = result.adapter.settings
     same = "at every strength" if result.every_strength else "at strength 1, not at others"

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from stable_audio.adapters import AdapterSpec, AdapterStack, read_adapter, with_adapters
+from stable_audio.adapters import (
+    AdapterSpec,
+    AdapterStack,
+    BaseModel,
+    Passport,
+    read_adapter,
+    with_adapters,
+    write_adapter,
+)
 from stable_audio.checkpoints import load_model, read_checkpoint, save_inference_file
 from stable_audio.cli import main
 from stable_audio.inference.generation.generate import generate
@@ -146,6 +155,21 @@ def test_conversion(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     back = tmp_path / "back.ckpt"
     assert main(["adapter", "convert", str(tmp_path / "peft"), str(back)]) == 0
     torch.testing.assert_close(latents(model, adapters=str(back)), before, rtol=1e-4, atol=1e-4)
+
+
+def test_conversion_refuses_another_model(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = adapter_at(tmp_path / "a.safetensors", "lora-xs"), tmp_path / "lora.ckpt"
+    trained_on = BaseModel(name="large.safetensors", path="large.safetensors", hash="ab" * 32)
+    write_adapter(path, replace(read_adapter(path), passport=Passport(base=trained_on)))
+    words = ["adapter", "convert", str(path), str(out), "--type", "lora", "--base", str(base)]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert "large.safetensors" in error
+    assert base.name in error
+    assert not out.exists()
+    assert main([*words, "--any-base"]) == 0
 
 
 @pytest.mark.parametrize(
