@@ -124,5 +124,5 @@ def test_longer_latents_get_more_noise() -> None:
 
 
 def test_shift_rejects_lengths_in_the_wrong_order() -> None:
-    with pytest.raises(ValueError, match="min_length 512, max_length 256"):
+    with pytest.raises(ValueError, match="min_length 512 and max_length 256"):
         DistributionShift(min_length=512, max_length=256)

@@ -25,6 +25,10 @@ log = logging.getLogger(__name__)
 GRACE_SECONDS = 8.0
 """How long a process may take to see by itself that another one is gone, before it is ended."""
 
+LOST_SECONDS = 12.0
+"""How long a process may be silent once a connection between processes is lost: torchrun ends all others, by
+force 30 seconds after it has noticed that one is gone."""
+
 _DONE = "done"
 
 
@@ -64,6 +68,7 @@ class Heartbeat:
         self._beats = 0
         self._looked = time.monotonic()
         self._known, self._stop, self._leaving = threading.Event(), threading.Event(), threading.Event()
+        self._lost = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     @property
@@ -124,7 +129,9 @@ class Heartbeat:
             time.sleep(0.05)
 
     def wait_for_verdict(self) -> str | None:
-        """The sentence that names a dead process; waits as long as finding one takes."""
+        """The sentence that names a dead process, after a connection to one was lost; waits as long as finding
+        it takes."""
+        self._lost.set()
         self._known.wait(self.seconds + 3 * self.interval)
         return self.verdict
 
@@ -136,7 +143,7 @@ class Heartbeat:
                 answered = time.monotonic()
             except (RuntimeError, OSError) as error:  # what torch raises for lost connections
                 log.debug("no connection to the other processes", exc_info=error)
-                if time.monotonic() - answered > self.seconds and not self._stop.is_set():
+                if time.monotonic() - answered > self._patience and not self._stop.is_set():
                     self._conclude(
                         f"{self._named(0)} cannot be reached any more: it has died, or its machine"
                     )
@@ -156,6 +163,7 @@ class Heartbeat:
         self._beats += 1
         self._store.set(f"beat {self.rank}", str(self._beats))
         self._learn_host(0)
+        self._share_loss()
         if self._store.check(["dead"]):
             self._conclude(json.loads(self._store.get("dead"))["sentence"])
             return
@@ -173,11 +181,23 @@ class Heartbeat:
             before, since = self._seen.get(rank, ("", now))
             self._seen[rank] = (sign, now if sign != before else since)
             silent = now - self._seen[rank][1]
-            if sign != _DONE and silent > self.seconds:
+            if sign != _DONE and silent > self._patience:
                 self._accuse(
                     rank, f"has given no sign of life for {silent:.0f} s: it has died, or cannot be reached"
                 )
                 return
+
+    @property
+    def _patience(self) -> float:
+        """Seconds of silence after which a process is taken for dead."""
+        return min(self.seconds, LOST_SECONDS) if self._lost.is_set() else self.seconds
+
+    def _share_loss(self) -> None:
+        """Let the first process know that a connection was lost, which another one may see alone."""
+        if self._lost.is_set():
+            self._store.set("lost", "")
+        elif self._store.check(["lost"]):
+            self._lost.set()
 
     def _signs(self, ranks: range) -> list[str]:
         """The last sign of each process, "" before its first."""

@@ -96,6 +96,26 @@ def test_a_run_that_was_stopped_and_goes_on_accuses_nobody(
     assert "no sign of life for 44 s" in beat.verdict
 
 
+def test_a_lost_connection_shortens_the_wait_of_all(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Process 2 sees it; the first one, which watches process 1, does not."""
+    now = [0.0]
+    monkeypatch.setattr(heartbeat.time, "monotonic", lambda: now[0])
+    first, second = (_heartbeat(store, rank, 3, seconds=40) for rank in (0, 2))
+    first._store.set("beat 1", "7")
+    second._lost.set()
+    for _ in range(4):
+        second._beat()
+        first._beat()
+        assert first.verdict is None
+        now[0] += 4
+    second._beat()
+    first._beat()
+    assert first.verdict is not None
+    assert first.verdict.startswith("process 1 of 3 on an unknown machine has given no sign of life for 16 s")
+    second._beat()
+    assert second.verdict == first.verdict
+
+
 def test_a_store_that_is_gone_is_told(store: Any) -> None:
     class Gone:
         def __getattr__(self, name: str) -> Any:
