@@ -129,7 +129,7 @@ class Heartbeat:
             time.sleep(0.05)
 
     def wait_for_verdict(self) -> str | None:
-        """The sentence that names a dead process, once a connection is lost; waits as long as finding it takes."""
+        """The sentence that names a dead process, once a connection is lost; waits as long as that takes."""
         self._lost.set()
         self._known.wait(self.seconds + 3 * self.interval)
         return self.verdict
