@@ -12,7 +12,6 @@ from stable_audio.adapters.base import base_tensors
 from stable_audio.adapters.errors import AdapterError
 from stable_audio.adapters.files import Adapter
 from stable_audio.adapters.layers import own_weight
-from stable_audio.adapters.patterns import selected
 from stable_audio.adapters.stack import BACKBONE, AdapterStack
 from stable_audio.adapters.terms import LayerTerm, adapter_of, norm, relative
 from stable_audio.wording import names
@@ -100,7 +99,7 @@ def _differences(
             f"({len(wrong)} weights differ in shape)"
         )
     stacks = [AdapterStack(m.backbone, m.conditioner) for m in (base, tuned)]  # type: ignore[arg-type]
-    chosen = [n for n in stacks[0].layers if selected(n, include, exclude) and n in stacks[1].layers]
+    chosen = [name for name in stacks[0].selection(include, exclude) if name in stacks[1].layers]
     differences: dict[str, Tensor] = {}
     for name in chosen:
         old, new = (own_weight(stack.layers[name]).detach().float() for stack in stacks)

@@ -140,6 +140,9 @@ def test_extraction_gives_back_what_was_merged(
     assert read_adapter(out).settings.rank == 1
     assert main(["adapter", "extract", str(base), str(base), str(out), "--rank", "2"]) == 2
     assert "no layer that adapters change differs" in capsys.readouterr().err
+    words = ["adapter", "extract", str(base), str(merged), str(out), "--rank", "2", "--include", "nothere"]
+    assert main(words) == 2
+    assert "include: 'nothere' is part of no layer's name" in capsys.readouterr().err
 
 
 def test_conversion(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
