@@ -198,7 +198,7 @@ def table(runs: Sequence[Soaked]) -> str:
 def _row(run: Soaked) -> str:
     where = ", ".join(run.kills) or "none"
     return (
-        f"{run.setting!s:20}  {len(run.kills):3d} kills ({where}) in {run.seconds:.0f} s: "
+        f"{run.setting!s:24}  {len(run.kills):3d} kills ({where}) in {run.seconds:.0f} s: "
         f"{len(run.differences)} differences"
     )
 

@@ -94,7 +94,7 @@ def add_render_dtype(parser: Any) -> None:
         parser,
         choices=RENDER_DTYPES,
         help="of the backbone's weights; auto: half precision on a CUDA device, and on CPUs where it is "
-        "twice as fast, else float32; int8 is for a CPU, int4 takes least memory (auto)",
+        "1.6 times as fast, else float32; int8 is for a CPU, int4 takes least memory (auto)",
     )
 
 

@@ -101,27 +101,22 @@ TURNS = 4
 QUICK = 384
 """Rows and columns of the product that is timed before, few enough for devices that emulate bfloat16."""
 
-PART = 1.5
-"""How many times more products must gain than all of a network: about what it takes of the rest's time."""
 
-
-def bfloat16_gain(device: torch.device, *, training: bool, least: float) -> float:
+def bfloat16_gain(device: torch.device, *, training: bool) -> float:
     """How many times faster a device computes a piece of a network in bfloat16 than in float32.
 
     The piece is a block of a transformer, with attention to itself and to others, since some devices have
     fast products in bfloat16 and slow everything else. On a CPU one thread computes it, and the time of the
-    processor is taken, so that the answer is the same beside other programs: threads that wait for each other
+    processor is taken, so that other programs change the answer little: threads that wait for each other
     would be timed with them. Both types take turns, and the best time of each counts. Takes about a second,
-    and a few milliseconds where products alone gain too little.
+    and a few milliseconds where products alone gain nothing.
 
     Args:
         training: time a training step by autocast; otherwise a forward pass with weights in bfloat16.
-        least: a gain that matters; where products alone gain less than 1.5 times that, the piece, of which
-            they are a part, is not timed, and their gain divided by 1.5 is returned.
     """
     with _alone(device) as clock:
-        gain = _gain_of_products(device, clock) / PART
-        return gain if gain < least else _gain_of_block(device, clock, training=training)
+        gain = _gain_of_products(device, clock)
+        return gain if gain < 1 else _gain_of_block(device, clock, training=training)
 
 
 @contextmanager

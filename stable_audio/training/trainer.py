@@ -37,7 +37,7 @@ from stable_audio.training.processes.stopping import Interrupted, StopRequest
 from stable_audio.training.record.loggers import check_loggers, create_logger
 from stable_audio.training.record.loggers.base import RunLogger
 from stable_audio.training.record.machines import machines_of
-from stable_audio.training.record.run_record import RunRecord
+from stable_audio.training.record.run_record import RECORD, RunRecord
 from stable_audio.training.record.start_files import EarlyLog, record_run
 from stable_audio.training.run import Run
 from stable_audio.training.saving.checkpoint_io import AtomicCheckpointIO
@@ -198,7 +198,7 @@ def _assemble(
     if isinstance(module, DiffusionTraining):
         module.encode_ahead(lambda: data.upcoming)
     logger = _logger(config, options, trainer, resumed)
-    record = RunRecord(options.folder / "run.json", rank=trainer.global_rank)
+    record = RunRecord(options.folder / RECORD, rank=trainer.global_rank)
     parts = RunCallbacks.of(
         config,
         module,

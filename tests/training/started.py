@@ -33,9 +33,11 @@ class Setting(NamedTuple):
     processes: int
     strategy: str
     checkpoints: str
+    precision: str = "32"
+    """Named, since runs that are compared may each measure something else for `auto`."""
 
     def __str__(self) -> str:
-        return f"{self.processes} x {self.strategy}, {self.checkpoints}"
+        return f"{self.processes} x {self.strategy}, {self.checkpoints}, {self.precision}"
 
 
 class Started:
@@ -55,6 +57,7 @@ class Started:
             command += [f"--{flag}-config", str(files / f"{name}.json")]
         command += ["--save-dir", str(folder), "--name", NAME, "--num-workers", str(2 - setting.processes)]
         command += ["--strategy", setting.strategy, "--checkpoint-format", setting.checkpoints]
+        command += ["--precision", setting.precision]
         port = free_port()
         folder.mkdir(parents=True, exist_ok=True)
         number = len(list(folder.glob("start_*_0.txt")))

@@ -14,15 +14,21 @@ from tests.training.started import Setting
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_once_is_the_unbroken_one(tmp_path: Path) -> None:
-    runs = soak.soak([Setting(1, "auto", "file")], tmp_path, kills=1, steps=8, seed=1)
+@pytest.mark.parametrize(("precision", "seed"), [("32", 1), ("bf16", 4)])
+def test_a_run_that_is_killed_once_is_the_unbroken_one(tmp_path: Path, precision: str, seed: int) -> None:
+    runs = soak.soak([Setting(1, "auto", "file", precision)], tmp_path, kills=1, steps=8, seed=seed)
     assert soak.table(runs).endswith("1 kills, 0 differences"), soak.table(runs)
 
 
 def test_settings_are_all_combinations_that_differ() -> None:
     found = [str(setting) for setting in soak.chosen_settings([1, 2], ["ddp", "fsdp"], ["file", "shards"])]
-    assert found[:2] == ["1 x auto, file", "1 x auto, shards"]
-    assert found[2:] == ["2 x ddp, file", "2 x ddp, shards", "2 x fsdp, file", "2 x fsdp, shards"]
+    assert found[:2] == ["1 x auto, file, 32", "1 x auto, shards, 32"]
+    assert found[2:] == [
+        "2 x ddp, file, 32",
+        "2 x ddp, shards, 32",
+        "2 x fsdp, file, 32",
+        "2 x fsdp, shards, 32",
+    ]
 
 
 def test_whatever_differs_between_two_runs_is_named(tmp_path: Path) -> None:

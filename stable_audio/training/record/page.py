@@ -15,7 +15,7 @@ from stable_audio.characters import shown
 from stable_audio.checkpoints.steps import step_in
 from stable_audio.inference.memory.reserve import readable_size
 from stable_audio.training.record.curves import curves
-from stable_audio.training.record.run_record import FIRST_INCIDENTS, read_record
+from stable_audio.training.record.run_record import FIRST_INCIDENTS, RECORD, read_record
 from stable_audio.wording import plural
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def write_page(folder: Path) -> None:
 
 
 def _page(folder: Path) -> str:
-    record = read_record(folder / "run.json")
+    record = read_record(folder / RECORD)
     starts = [start for start in record["starts"] if isinstance(start, dict)]
     incidents = [entry for entry in record["incidents"] if isinstance(entry, dict)]
     name = escape(folder.resolve().name)

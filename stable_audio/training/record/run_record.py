@@ -26,6 +26,9 @@ FIRST_INCIDENTS, LAST_INCIDENTS = 500, 500
 READ = "read_of_further_processes"
 """Key of the record: how many bytes of the incidents of further processes are in it, by file."""
 
+RECORD = "run.json"
+"""Name of the record in the folder of a run."""
+
 LOST = "record lost"
 """Kind of the incident that the record of earlier starts is gone."""
 
