@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from stable_audio.config.schemas.component import Component
-from stable_audio.config.schemas.leaf import arguments
+from stable_audio.config.schemas.leaf import Leaf, arguments
+from stable_audio.options import keywords_of
 
 
 def create(section: Component, registry: Mapping[str, Any], **provided: Any) -> Any:
@@ -20,3 +21,9 @@ def create(section: Component, registry: Mapping[str, Any], **provided: Any) -> 
     keywords = arguments(section.config)
     unset = {k for k, v in keywords.items() if v is None and k in provided}
     return registry[section.type](**{**provided, **{k: v for k, v in keywords.items() if k not in unset}})
+
+
+def at_rate(component: Any, options: Leaf, sample_rate: int) -> Any:
+    """Build a component from its options, with the sample rate of the model if it has one."""
+    rate = {"sample_rate": sample_rate} if "sample_rate" in keywords_of(component) else {}
+    return component(**{**rate, **arguments(options)})

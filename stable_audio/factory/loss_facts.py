@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from stable_audio.config.reporting.problems import Loc
 from stable_audio.config.rules.context import mapping
-from stable_audio.config.schemas.leaf import arguments
 from stable_audio.config.sections.autoencoder import (
     AnyDiscriminator,
     MelOptions,
     STFTOptions,
     ValidationMetrics,
 )
-from stable_audio.factory.components import create
-from stable_audio.options import keywords_of
+from stable_audio.factory.components import at_rate, create
 from stable_audio.pretransforms.discriminators import DISCRIMINATORS
 from stable_audio.pretransforms.losses import MultiResolutionMelLoss, SumAndDifferenceSTFTLoss
 from stable_audio.pretransforms.metrics import METRICS
@@ -36,7 +35,8 @@ def parts_of_training(data: Mapping[str, Any]) -> Iterator[Part]:
         ("spectral", STFTOptions, SumAndDifferenceSTFTLoss),
         ("mrmel", MelOptions, MultiResolutionMelLoss),
     ):
-        yield (*loc, name, "config"), mapping(losses.get(name)).get("config"), schema, _at(loss, rate)
+        options = mapping(losses.get(name)).get("config")
+        yield (*loc, name, "config"), options, schema, partial(at_rate, loss, sample_rate=rate)
     metrics = mapping(training.get("eval_loss_configs"))
     for name in sorted(metrics.keys() & METRICS.keys() - {"pesq"}):  # which needs its package
         one = {name: metrics[name]}
@@ -55,13 +55,7 @@ def _discriminator(size: Any) -> Callable[[Any], Any]:
     return build
 
 
-def _at(component: Any, rate: int) -> Callable[[Any], Any]:
-    """What builds a component from its options, at a sample rate if it has one."""
-    given = {"sample_rate": rate} if "sample_rate" in keywords_of(component) else {}
-    return lambda options: component(**{**given, **arguments(options)})
-
-
 def _metric(name: str, rate: int) -> Callable[[Any], Any]:
     return lambda metrics: (
-        None if getattr(metrics, name) is None else _at(METRICS[name], rate)(getattr(metrics, name))
+        None if (options := getattr(metrics, name)) is None else at_rate(METRICS[name], options, rate)
     )

@@ -53,12 +53,16 @@ def _errors(found: tuple[Tensor, ...], exact: tuple[Tensor, ...]) -> list[float]
     return [float((x.double() - y).norm() / y.norm()) for x, y in zip(found, exact)]
 
 
-MASKS = {
-    "none": None,
-    "padding": torch.arange(40)[None, None, None, :] < torch.tensor([17, 40])[:, None, None, None],
-    "per query": torch.rand(24, 40, generator=torch.Generator().manual_seed(0)) < 0.5,
-}
-MASKS["per query"][:, 0] = True  # type: ignore[index]
+def _masks(queries: int, keys: int, known: int) -> dict[str, Tensor | None]:
+    """Of two clips, the first with `known` keys; each query sees the first key."""
+    per_query = torch.rand(queries, keys, generator=torch.Generator().manual_seed(keys)) < 0.5
+    per_query[:, 0] = True
+    padding = torch.arange(keys)[None, None, None, :] < torch.tensor([known, keys])[:, None, None, None]
+    return {"none": None, "padding": padding, "per query": per_query}
+
+
+MASKS = _masks(24, 40, 17)
+BRIEF_MASKS = _masks(30, 14, 5)
 
 
 @pytest.mark.parametrize("mask", MASKS)
@@ -113,14 +117,6 @@ def test_causal_attention_is_the_kernels() -> None:
     found = torch.autograd.grad(fused_attention(*inputs, causal=True), inputs, grad)
     triangle = torch.ones(12, 12, dtype=torch.bool).tril()
     assert max(_errors(found, _exact(inputs, grad, triangle))) < 2**-7
-
-
-BRIEF_MASKS = {
-    "none": None,
-    "padding": torch.arange(14)[None, None, None, :] < torch.tensor([5, 14])[:, None, None, None],
-    "per query": torch.rand(30, 14, generator=torch.Generator().manual_seed(1)) < 0.5,
-}
-BRIEF_MASKS["per query"][:, 0] = True  # type: ignore[index]
 
 
 @pytest.mark.parametrize("mask", BRIEF_MASKS)

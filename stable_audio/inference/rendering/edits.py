@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from stable_audio.audio.regions import Region, check_regions, parse_regions
 from stable_audio.inference.generation.blends import Blend
 from stable_audio.inference.generation.loops import seconds_of_bars
+from stable_audio.inference.rendering.flag_keys import with_keys
 from stable_audio.inference.rendering.jobs import Job, listed
 from stable_audio.inference.rendering.steering import NO_STEERING, Steering, SteeringFiles
 
@@ -90,9 +90,6 @@ class Edit:
 EDIT_KEYS = tuple(field.name for field in dataclasses.fields(Edit))
 """Keys of a line in a file of jobs."""
 
-_OTHER_KEYS = {"init-prompt": "init_conditioning", "window": "window_seconds"}
-"""Flags whose key has another name."""
-
 
 def edited(
     jobs: Sequence[Job], run: Edit, files: SteeringFiles | None = None, *, seconds: float | None = None
@@ -117,20 +114,11 @@ def edited(
                 steerings[key] = _steering(edit, files)
             finished.append(_edited(job, edit, steerings[key], seconds))
         except ValueError as error:
-            problems.append(f"{job.source}: {_with_keys(str(error))}" if job.edit else str(error))
+            own = with_keys(str(error), form="'{}'", only=EDIT_KEYS)
+            problems.append(f"{job.source}: {own}" if job.edit else str(error))
     if problems:
         raise ValueError(listed(list(dict.fromkeys(problems))))
     return finished
-
-
-def _with_keys(message: str) -> str:
-    """A message about flags, with the keys that a line has for them."""
-
-    def key(flag: re.Match[str]) -> str:
-        name = _OTHER_KEYS.get(flag[1], flag[1].replace("-", "_"))
-        return f"'{name}'" if name in EDIT_KEYS else flag[0]
-
-    return re.sub(r"(?<!\S)--([a-z-]+)", key, message)
 
 
 def _edited(job: Job, edit: Edit, steering: Steering, seconds: float | None) -> Job:

@@ -9,9 +9,9 @@ from typing import Any
 
 from stable_audio.inference.generation.generate import RANDOM_SEED, random_seed
 from stable_audio.inference.rendering.batches import batch_key
+from stable_audio.inference.rendering.flag_keys import with_keys
 from stable_audio.inference.rendering.recipe import Recipe
 from stable_audio.interface.service.errors import ServiceError
-from stable_audio.interface.service.mistakes import in_keys
 from stable_audio.interface.service.models import ServedModel
 from stable_audio.interface.service.prepare import prepared
 from stable_audio.interface.service.settings import Limits
@@ -63,7 +63,7 @@ def checked(
         result = prepared(served.model, line, sounds, served.adapters, chunked_decode=chunked)
         _check_recipe(result.recipe, limits)
     except (ValueError, OverflowError) as error:
-        raise ServiceError(422, in_keys(str(error).removeprefix("request: "))) from error
+        raise ServiceError(422, with_keys(str(error).removeprefix("request: "))) from error
     except OSError as error:
         raise ServiceError(422, "a sound that the request names can no longer be read") from error
     key = (served.name, batch_key(result.job, result.recipe))

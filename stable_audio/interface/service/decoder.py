@@ -9,7 +9,7 @@ from typing import Any
 
 from stable_audio.audio.errors import DiskFullError
 from stable_audio.interface.service.decoding import DecodedSound, DecodeRequest, run_decoder
-from stable_audio.interface.service.errors import ServiceError
+from stable_audio.interface.service.errors import ServiceError, no_store
 from stable_audio.interface.service.process import ending
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class SoundDecoder:
         if isinstance(answer, DecodedSound):
             return answer
         if isinstance(answer, DiskFullError):
-            raise ServiceError(503, "uploads cannot be stored at the moment", retry_after=60)
+            raise no_store("uploads")
         raise ServiceError(422, f"the sound cannot be decoded: {answer}")
 
     def stop(self) -> None:

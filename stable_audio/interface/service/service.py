@@ -17,7 +17,7 @@ from stable_audio.checkpoints.run_adapters import newest_adapter
 from stable_audio.inference.rendering.recipe import InputFile, file_digest
 from stable_audio.interface.service.active import ActiveJob
 from stable_audio.interface.service.checking import CheckedRequest, checked
-from stable_audio.interface.service.errors import ServiceError
+from stable_audio.interface.service.errors import ServiceError, no_store
 from stable_audio.interface.service.events import JobEvents
 from stable_audio.interface.service.files import ResultFiles
 from stable_audio.interface.service.metrics import ServiceMetrics
@@ -122,7 +122,7 @@ class Service:
             await self.keep(record)
         except sqlite3.Error as error:
             self.cancel(record.id)
-            raise ServiceError(503, "jobs cannot be stored at the moment", retry_after=60) from error
+            raise no_store("jobs") from error
         self.pool.dispatch()
         return job
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from stable_audio.interface.service.decoder import SoundDecoder
 from stable_audio.interface.service.decoding import DecodeRequest
-from stable_audio.interface.service.errors import ServiceError
+from stable_audio.interface.service.errors import ServiceError, no_store
 from stable_audio.interface.service.records import UploadRecord, new_id
 from stable_audio.interface.service.settings import Limits
 from stable_audio.interface.service.store import JobStore
@@ -114,7 +114,7 @@ def _storing() -> Iterator[None]:
         yield
     except (OSError, sqlite3.Error) as error:
         log.error("an upload was not stored: %s", error)
-        raise ServiceError(503, "uploads cannot be stored at the moment", retry_after=60) from error
+        raise no_store("uploads") from error
 
 
 def _suffix(name: str) -> str:

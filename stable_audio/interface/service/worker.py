@@ -26,6 +26,7 @@ from stable_audio.audio.errors import disk_is_full
 from stable_audio.inference.memory.errors import free_memory_of
 from stable_audio.inference.rendering.batches import BatchOptions, sound_batches
 from stable_audio.inference.rendering.render import OutputFiles, Rendered, write_clip
+from stable_audio.interface.service.errors import NO_ROOM
 from stable_audio.interface.service.files import ResultFiles
 from stable_audio.interface.service.loaded import LoadedModel, LoadedModels
 from stable_audio.interface.service.memory import memory_in_use
@@ -252,6 +253,6 @@ class _BatchWorker:
         if isinstance(error, torch.OutOfMemoryError):
             status = 503
         if disk_is_full(error):
-            reason, status = "the service has no room to store the sound", 503
+            reason, status = NO_ROOM, 503
         for id in ids:
             self._send(ClipFailed(batch.number, id, reason, status))

@@ -11,7 +11,7 @@ from lightning.pytorch.strategies import StrategyRegistry
 from stable_audio.training.devices.precisions import check_precision
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
-from stable_audio.training.processes.cluster import parse_devices
+from stable_audio.training.processes.cluster import on_gpu, parse_devices
 from stable_audio.training.processes.splitting import FSDP, HSDP, SPLITTING
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
@@ -46,7 +46,7 @@ def check_hardware(options: RunOptions, *, averages: bool) -> None:
         )
     _check_splitting(options)
     _check_deepspeed(options)
-    if shards and not _uses_cuda(options.accelerator):
+    if shards and not on_gpu(options):
         raise TrainingError(f"--strategy {options.strategy} needs GPUs, and this run has none; leave it out")
     check_precision(options)
 
@@ -62,7 +62,7 @@ def _check_splitting(options: RunOptions) -> None:
             f"--cpu-offload is for --strategy {' and '.join(SPLITTING)}, which gather the weights of a block "
             f"for its computation; this run has --strategy {options.strategy}; leave it out"
         )
-    if options.cpu_offload and not _uses_cuda(options.accelerator):
+    if options.cpu_offload and not on_gpu(options):
         raise TrainingError(
             "--cpu-offload keeps weights in host memory instead of a GPU's, and this run has no GPU; leave "
             "it out"
@@ -94,10 +94,6 @@ def _check_deepspeed(options: RunOptions) -> None:
             )
 
 
-def _uses_cuda(accelerator: str) -> bool:
-    return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-
-
 def _check_accelerator(name: str) -> None:
     if name in ("auto", "cpu"):
         return
@@ -116,7 +112,7 @@ def _check_accelerator(name: str) -> None:
 
 def _check_devices(options: RunOptions) -> None:
     devices = parse_devices(options.devices)
-    if not _uses_cuda(options.accelerator):
+    if not on_gpu(options):
         if isinstance(devices, list) and options.accelerator != "mps":
             raise TrainingError(
                 f"--devices {options.devices} chooses GPUs by number, but there is no GPU that "

@@ -11,7 +11,7 @@ from stable_audio.config import ModelConfig
 from stable_audio.config.schemas.leaf import Leaf, arguments
 from stable_audio.config.sections.autoencoder import AutoencoderLosses, PointwiseSection
 from stable_audio.config.sections.autoencoder import AutoencoderTrainingSection as Section
-from stable_audio.factory.components import create
+from stable_audio.factory.components import at_rate, create
 from stable_audio.nn.terms import Term
 from stable_audio.options import keywords_of
 from stable_audio.pretransforms import Autoencoder
@@ -197,8 +197,7 @@ def build_metrics(section: Section, sample_rate: int) -> dict[str, nn.Module] | 
     for name, metric in METRICS.items():
         options: Leaf | None = getattr(section.eval_loss_configs, name)
         if options is not None:
-            rate = {"sample_rate": sample_rate} if "sample_rate" in keywords_of(metric) else {}
-            metrics[name] = metric(**{**rate, **arguments(options)})
+            metrics[name] = at_rate(metric, options, sample_rate)
     return metrics or None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from stable_audio.incidents import incident
@@ -19,5 +18,4 @@ def ending_demo(step: int) -> dict[str, Any]:
 
 def ending_demos(record: RunRecord) -> frozenset[int]:
     """Steps whose demos have ended earlier starts; known on the first process."""
-    told = (entry for entry in record.content["incidents"] if isinstance(entry, Mapping))
-    return frozenset(entry["step"] for entry in told if entry.get("kind") == KIND and "step" in entry)
+    return frozenset(entry["step"] for entry in record.incidents_of(KIND) if "step" in entry)

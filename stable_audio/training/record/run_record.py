@@ -68,7 +68,7 @@ class RunRecord:
 
         self.gather()  # what the start before has left
         earlier = self.content["starts"][-1:]
-        told = any(i.get("kind") == LOST for i in self.content["incidents"] if isinstance(i, Mapping))
+        told = any(self.incidents_of(LOST))
         if not earlier and not told and self._continues(entry):
             text = f"{self.path.name} was gone when the run went on; what happened before is not in this one"
             self.incident({"time": _now(), "kind": LOST, "text": text})
@@ -96,6 +96,11 @@ class RunRecord:
                 content["starts"][-1].update(details)
 
         self._change(change)
+
+    def incidents_of(self, kind: str) -> Iterator[Mapping[str, Any]]:
+        """The incidents of a kind that are in the record; of a further process none."""
+        entries = (entry for entry in self.content["incidents"] if isinstance(entry, Mapping))
+        return (entry for entry in entries if entry.get("kind") == kind)
 
     def incident(self, entry: Mapping[str, Any]) -> None:
         """Add an incident: {"time", "kind", "text", ...}."""

@@ -15,7 +15,7 @@ from stable_audio.audio.errors import AudioError, disk_is_full
 from stable_audio.inference.rendering.names import slug
 from stable_audio.inference.rendering.recipe import FORMAT, VERSION
 from stable_audio.interface.service.access import Client
-from stable_audio.interface.service.errors import ServiceError
+from stable_audio.interface.service.errors import NO_ROOM, RETRY_SECONDS, ServiceError
 from stable_audio.interface.service.files import Subtype
 from stable_audio.interface.service.records import JobRecord
 from stable_audio.interface.service.service import Service
@@ -107,7 +107,7 @@ async def in_thread(function: Callable[..., T], *values: Any) -> T:
         raise ServiceError(404, "the sound was removed") from error
     except (AudioError, OSError) as error:
         if disk_is_full(error):
-            raise ServiceError(503, "the service has no room to store the sound", retry_after=60) from error
+            raise ServiceError(503, NO_ROOM, retry_after=RETRY_SECONDS) from error
         if isinstance(error, OSError):
             raise
         if isinstance(error.__cause__ or error.__context__, FileNotFoundError):
