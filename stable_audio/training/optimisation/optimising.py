@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -14,28 +13,15 @@ from torch.optim import Optimizer
 
 from stable_audio.optim.step_limits import StepLimits
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.guards.checks import CheckedModule
 from stable_audio.training.guards.explosion import Explosion
 from stable_audio.training.optimisation.building import network_optimizer, network_scheduler
+from stable_audio.training.optimisation.declared import OWNED, DeclaredModule, refuse_replaced
 from stable_audio.training.optimisation.gradient_release import GradientRelease
-from stable_audio.training.optimisation.networks import Schedule, TrainedNetwork
 from stable_audio.training.processes.splitting import measured
 from stable_audio.training.speed.clock import StepClock
 
-OWNED = {
-    "configure_optimizers": "declare what is trained in `networks`",
-    "configure_gradient_clipping": "pass gradient_clip_val to the constructor",
-    "optimizers": "pass the loss of a batch to `optimise`",
-    "optimizer_step": "pass the loss of a batch to `optimise`",
-    "lr_scheduler_step": "give the network a scheduler in `networks`",
-    "automatic_optimization": "set `by_hand` in the class",
-    "on_before_backward": "change the loss before it is returned or passed to `optimise`",
-    "optimise": "change the loss before it is passed to it",
-}
-"""Methods that subclasses must not replace, or lose clipping, checks or schedules -> what to do instead."""
 
-
-class OptimisedModule(CheckedModule):
+class OptimisedModule(DeclaredModule):
     """Optimises the networks that a subclass declares, by Lightning or by hand, with the same checks.
 
     A subclass declares `networks`. With one network, Lightning steps on the loss that `training_step`
@@ -46,7 +32,6 @@ class OptimisedModule(CheckedModule):
     (`OWNED`).
 
     Attributes:
-        by_hand: whether `training_step` passes its loss to `optimise` instead of returning it.
         watches_explosion: a loss that explodes is bad, too; the host waits for the first losses of each
             network, by which that is told.
         no_float16: why 16-mixed is refused.
@@ -64,7 +49,6 @@ class OptimisedModule(CheckedModule):
         limits: how many bad steps are skipped; None: the first one ends the run.
     """
 
-    by_hand: ClassVar[bool] = False
     watches_explosion: ClassVar[bool] = False
     no_float16: ClassVar[str] = "networks that take turns are not trained in float16"
     accum_batches: int = 1
@@ -73,12 +57,7 @@ class OptimisedModule(CheckedModule):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        for name, instead in OWNED.items():
-            if inspect.getattr_static(cls, name) is not inspect.getattr_static(OptimisedModule, name):
-                raise TrainingError(
-                    f"{cls.__name__} replaces `{name}`, by which a run would lose its gradient clipping, its "
-                    f"checks, its LR schedule or its average; {instead}"
-                )
+        refuse_replaced(cls, of=OptimisedModule)
 
     def __init__(
         self,
@@ -105,34 +84,6 @@ class OptimisedModule(CheckedModule):
         self._schedulers: list[Any] = []
         self._stored_schedulers: Sequence[Any] = ()
 
-    # Declared by subclasses.
-
-    def networks(self) -> Sequence[TrainedNetwork]:
-        """The networks to train; the weights of the first one are averaged."""
-        raise NotImplementedError
-
-    def turn(self, step: int) -> int:
-        """Index in `networks` of the network that step number `step` belongs to."""
-        return 0
-
-    def configure_networks(self) -> None:
-        """Called before optimizers are built, to unfreeze networks that steps have frozen."""
-
-    def before_step(self) -> None:
-        """Called when the gradients of a step are there, before an optimizer changes weights."""
-
-    def schedules(self, steps: int) -> list[Schedule]:
-        """The LR schedules, with the steps that each takes in a run of `steps`; -1 = no end, for all."""
-        networks = self.networks()
-        shares = [steps] * len(networks)
-        if len(networks) > 1 and steps >= 0:
-            shares = [0] * len(networks)
-            for step in range(steps):
-                shares[self.turn(step)] += 1
-        return [Schedule(n.name, n.choice.scheduler, share) for n, share in zip(networks, shares)]
-
-    # Optimisation.
-
     @property
     def automatic_optimization(self) -> bool:
         """Whether Lightning takes the steps."""
@@ -155,7 +106,7 @@ class OptimisedModule(CheckedModule):
         """
         self.configure_networks()
         networks = self.networks()
-        self._refuse_strays(networks)
+        self.refuse_strays(networks)
         lengths = [schedule.steps for schedule in self.schedules(self.run_steps)]
         precision = self._precision()
         optimizers = [network_optimizer(n, self.rate_factors, precision=precision) for n in networks]
@@ -307,21 +258,6 @@ class OptimisedModule(CheckedModule):
         if not self.watches_explosion or self._loss is None:
             return ""
         return self._explosion(index).reason(float(self._loss))
-
-    def _refuse_strays(self, networks: Sequence[TrainedNetwork]) -> None:
-        """Raise for several networks without `by_hand`, and for trainable weights that no network has."""
-        if len(networks) > 1 and not self.by_hand:
-            raise TrainingError(
-                f"{type(self).__name__} declares {len(networks)} networks, which take turns; "
-                f"{OWNED['automatic_optimization']} and {OWNED['optimizers']}"
-            )
-        trained = {id(p) for network in networks for p in network.module.parameters()}
-        strays = [k for k, p in self.named_parameters() if p.requires_grad and id(p) not in trained]
-        if strays:
-            raise TrainingError(
-                f"{type(self).__name__} holds trainable weights that no network in `networks` has: "
-                f"{', '.join(strays[:3])}; declare the network that they belong to, or freeze them"
-            )
 
     # State for checkpoints.
 
