@@ -73,24 +73,35 @@ class Adapter:
         return sum(value.numel() for value in self.tensors().values())
 
 
+def check_suffix(path: str | Path) -> Path:
+    """The path, if `write_adapter` can write a file of this name.
+
+    Raises:
+        AdapterError: another suffix.
+        ValueError: a name that is not UTF-8.
+    """
+    path = Path(path)
+    refuse_name(path)
+    if path.suffix not in (".safetensors", ".ckpt"):
+        raise AdapterError(
+            f"{path}: an adapter is written as .safetensors or .ckpt; change the name's ending"
+        )
+    return path
+
+
 def write_adapter(path: str | Path, adapter: Adapter) -> None:
     """Write an adapter, in float16 as `.safetensors`, or as `.ckpt` with its tensors as they are.
 
     Raises:
         AdapterError: another suffix.
     """
-    path = Path(path)
-    refuse_name(path)
+    path = check_suffix(path)
     values = adapter.settings.values()
     passport = {} if adapter.passport is None else {PASSPORT: adapter.passport.as_json()}
     if path.suffix == ".ckpt":
         with atomic_write(path) as temporary:
             torch.save({"state_dict": adapter.tensors(), SETTINGS: values, **passport}, temporary)
         return
-    if path.suffix != ".safetensors":
-        raise AdapterError(
-            f"{path}: an adapter is written as .safetensors or .ckpt; change the name's ending"
-        )
     tensors = {key: value.detach().cpu().half().contiguous() for key, value in adapter.tensors().items()}
     write_safetensors(path, tensors, {SETTINGS: json.dumps(values), **passport})
 
