@@ -89,6 +89,21 @@ def check_suffix(path: str | Path) -> Path:
     return path
 
 
+def check_range(path: str | Path, adapter: Adapter) -> None:
+    """Refuse values that the file could not hold, which would be infinite in it.
+
+    Raises:
+        AdapterError: a value is beyond float16, and the name is that of a .safetensors file.
+    """
+    most = torch.finfo(torch.float16).max
+    for key, value in adapter.tensors().items():
+        if Path(path).suffix == ".safetensors" and value.numel() and float(value.abs().max()) > most:
+            raise AdapterError(
+                f"{path}: {key} has the value {float(value.abs().max()):g}, but a .safetensors file of an "
+                f"adapter is float16, up to {most:g}; write it as .ckpt"
+            )
+
+
 def write_adapter(path: str | Path, adapter: Adapter) -> None:
     """Write an adapter, in float16 as `.safetensors`, or as `.ckpt` with its tensors as they are.
 

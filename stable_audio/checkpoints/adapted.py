@@ -14,7 +14,7 @@ from stable_audio.adapters.base import check_base
 from stable_audio.adapters.conversion import check_type, converted, every_strength
 from stable_audio.adapters.errors import AdapterError
 from stable_audio.adapters.extraction import Extraction, check_size, extracted
-from stable_audio.adapters.files import Adapter, check_suffix, write_adapter
+from stable_audio.adapters.files import Adapter, check_range, check_suffix, write_adapter
 from stable_audio.adapters.layers import own_weight
 from stable_audio.adapters.peft_files import Root, is_peft, read_peft, write_peft
 from stable_audio.adapters.report import described
@@ -202,6 +202,7 @@ def extract_files(
         exclude=exclude,
         source=f"{after.name} - {before.name}",
     )
+    check_range(output, result.adapter)
     write_adapter(output, result.adapter)
     return result
 
@@ -292,6 +293,7 @@ def convert_adapter(
     adapter = converted(first, new, None if loaded is None else loaded.weights)
     path = Path(output)
     if layout == "ours":
+        check_range(path, adapter)
         write_adapter(path, adapter)
     elif loaded is None:
         raise AdapterError(

@@ -187,6 +187,21 @@ def test_conversion(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     torch.testing.assert_close(latents(model, adapters=str(back)), before, rtol=1e-4, atol=1e-4)
 
 
+def test_values_beyond_float16_are_written_as_ckpt_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = read_adapter(adapter_at(tmp_path / "a.safetensors"))
+    layers = {name: {**t, "lora_B": t["lora_B"] + 1e5} for name, t in first.layers.items()}
+    source, out = tmp_path / "a.ckpt", tmp_path / "b.safetensors"
+    write_adapter(source, replace(first, layers=layers))
+    assert main(["adapter", "convert", str(source), str(out)]) == 2
+    error = capsys.readouterr().err
+    assert f"{out}: " in error
+    assert "adapter is float16, up to 65504; write it as .ckpt" in error
+    assert not out.exists()
+    assert main(["adapter", "convert", str(source), str(tmp_path / "b.ckpt")]) == 0
+
+
 def test_conversion_refuses_another_model(
     base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
