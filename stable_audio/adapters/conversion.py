@@ -24,6 +24,12 @@ EXACT = 1e-5
 Singular vectors in float32 leave about 1e-6; adapters that are not the same differ by tenths."""
 
 
+def check_type(adapter_type: str) -> None:
+    """Raise AdapterError unless there is such a type."""
+    if adapter_type not in ADAPTER_TYPES:
+        raise AdapterError(f"--type '{adapter_type}' is unknown; {did_you_mean(adapter_type, ADAPTER_TYPES)}")
+
+
 def converted(adapter: Adapter, adapter_type: str, weights: Weights | None) -> Adapter:
     """The adapter as one of another type, which changes the weights alike at strength 1.
 
@@ -37,8 +43,7 @@ def converted(adapter: Adapter, adapter_type: str, weights: Weights | None) -> A
             layer that differs most.
     """
     settings = adapter.settings
-    if adapter_type not in ADAPTER_TYPES:
-        raise AdapterError(f"type '{adapter_type}' is unknown; {did_you_mean(adapter_type, ADAPTER_TYPES)}")
+    check_type(adapter_type)
     if adapter_type == settings.adapter_type:
         return adapter
     if weights is None:

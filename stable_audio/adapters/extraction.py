@@ -34,6 +34,18 @@ class Extraction:
     others: Mapping[str, float] = field(default_factory=dict)
 
 
+def check_size(rank: int | None, energy: float | None) -> None:
+    """Raise AdapterError unless one of both, as for `extracted`, says how large an adapter is to be."""
+    if (rank is None) == (energy is None):
+        raise AdapterError(
+            "give either a rank or an energy, the share of the change that an adapter has (--rank, --energy)"
+        )
+    if rank is not None and rank < 1:
+        raise AdapterError(f"--rank must be at least 1, found {rank}")
+    if energy is not None and not 0 < energy <= 1:
+        raise AdapterError(f"--energy must be above 0 and at most 1, found {energy:g}")
+
+
 @torch.no_grad()
 def extracted(
     base: nn.Module,
@@ -59,11 +71,7 @@ def extracted(
     Raises:
         AdapterError: models of other shapes, no difference, or neither or both of `rank` and `energy`.
     """
-    if (rank is None) == (energy is None):
-        raise AdapterError("give either a rank or an energy, the share of the change that an adapter has")
-    if (rank is not None and rank < 1) or (energy is not None and not 0 < energy <= 1):
-        value = rank if energy is None else energy
-        raise AdapterError(f"rank must be at least 1, and energy above 0 and at most 1; found {value}")
+    check_size(rank, energy)
     differences, others = _differences(base, tuned, include, exclude)
     if not differences:
         listed = f"; what differs is {names(others, 4)}" if others else ""

@@ -19,10 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stable_audio.adapters.errors import AdapterError
+from stable_audio.adapters.errors import AdapterError, DamagedAdapterError
 from stable_audio.adapters.layers import UPDATES
 from stable_audio.adapters.passport import PASSPORT, Passport
 from stable_audio.adapters.settings import AdapterSettings
+from stable_audio.adapters.soundness import AGAIN, check_shapes, values_of
 from stable_audio.adapters.updates import ADAPTER_TYPES, PARAMETERS
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.characters import refuse_name
@@ -72,24 +73,50 @@ class Adapter:
         return sum(value.numel() for value in self.tensors().values())
 
 
+def check_suffix(path: str | Path) -> Path:
+    """The path, if `write_adapter` can write a file of this name.
+
+    Raises:
+        AdapterError: another suffix.
+        ValueError: a name that is not UTF-8.
+    """
+    path = Path(path)
+    refuse_name(path)
+    if path.suffix not in (".safetensors", ".ckpt"):
+        raise AdapterError(
+            f"{path}: an adapter is written as .safetensors or .ckpt; change the name's ending"
+        )
+    return path
+
+
+def check_range(path: str | Path, adapter: Adapter) -> None:
+    """Refuse values that the file could not hold, which would be infinite in it.
+
+    Raises:
+        AdapterError: a value is beyond float16, and the name is that of a .safetensors file.
+    """
+    most = torch.finfo(torch.float16).max
+    for key, value in adapter.tensors().items():
+        if Path(path).suffix == ".safetensors" and value.numel() and float(value.abs().max()) > most:
+            raise AdapterError(
+                f"{path}: {key} has the value {float(value.abs().max()):g}, but a .safetensors file of an "
+                f"adapter is float16, up to {most:g}; write it as .ckpt"
+            )
+
+
 def write_adapter(path: str | Path, adapter: Adapter) -> None:
     """Write an adapter, in float16 as `.safetensors`, or as `.ckpt` with its tensors as they are.
 
     Raises:
         AdapterError: another suffix.
     """
-    path = Path(path)
-    refuse_name(path)
+    path = check_suffix(path)
     values = adapter.settings.values()
     passport = {} if adapter.passport is None else {PASSPORT: adapter.passport.as_json()}
     if path.suffix == ".ckpt":
         with atomic_write(path) as temporary:
             torch.save({"state_dict": adapter.tensors(), SETTINGS: values, **passport}, temporary)
         return
-    if path.suffix != ".safetensors":
-        raise AdapterError(
-            f"{path}: an adapter is written as .safetensors or .ckpt; change the name's ending"
-        )
     tensors = {key: value.detach().cpu().half().contiguous() for key, value in adapter.tensors().items()}
     write_safetensors(path, tensors, {SETTINGS: json.dumps(values), **passport})
 
@@ -150,7 +177,7 @@ def adapter_from(tensors: Mapping[str, Tensor], values: Mapping[str, Any], *, so
     """The adapter with these tensors, by their keys in files, and settings as JSON values.
 
     Raises:
-        AdapterError: tensors that do not belong together, or settings of an unknown kind.
+        AdapterError: tensors that are damaged or do not belong together, or settings of an unknown kind.
     """
     layers: dict[str, dict[str, Tensor]] = {}
     shape: tuple[int, ...] | None = None
@@ -167,28 +194,33 @@ def adapter_from(tensors: Mapping[str, Tensor], values: Mapping[str, Any], *, so
             shape = tuple(value.shape)
         # Vectors of norms had two axes in old files.
         flat = value.flatten() if match["name"].startswith("magnitude") else value
-        layers.setdefault(match["layer"], {})[match["name"]] = flat.float()
+        layers.setdefault(match["layer"], {})[match["name"]] = values_of(key, flat, source)
     if not layers:
         raise AdapterError(f"{source}: has no tensors of an adapter; give the file of an adapter")
     try:
         settings = AdapterSettings.from_values(values, rank=_stored_rank(layers), magnitude=shape)
     except (ValueError, TypeError) as error:
         raise AdapterError(f"{source}, {SETTINGS}: {error}") from error
-    _check_names(layers, settings, source)
+    _check_layers(layers, settings, source)
     return Adapter(settings, layers, source)
 
 
-def _check_names(layers: Mapping[str, Mapping[str, Tensor]], settings: AdapterSettings, source: str) -> None:
-    expected = ADAPTER_TYPES[settings.adapter_type].parameters
+def _check_layers(layers: Mapping[str, Mapping[str, Tensor]], settings: AdapterSettings, source: str) -> None:
+    kind = ADAPTER_TYPES[settings.adapter_type]
     for layer, tensors in layers.items():
-        if {*tensors} != {*expected}:
-            raise AdapterError(
+        if {*tensors} != {*kind.parameters}:
+            raise DamagedAdapterError(
                 f"{source}: {layer} has the tensors {names(sorted(tensors))}, but the type "
-                f"'{settings.adapter_type}' needs {names(sorted(expected))}; the file is incomplete or its "
-                f"{SETTINGS} belongs to another one"
+                f"'{settings.adapter_type}' needs {names(sorted(kind.parameters))}; the file is incomplete "
+                f"or its {SETTINGS} belongs to another one"
             )
-        if any(tensors[key].ndim != 2 for key in tensors if not key.startswith("magnitude")):
-            raise AdapterError(f"{source}: {layer} has tensors that are no matrices; copy the file again")
+        for name, value in tensors.items():
+            if value.ndim != 2 and not name.startswith("magnitude"):
+                raise DamagedAdapterError(
+                    f"{source}: {layer} has a {name} of the shape {tuple(value.shape)}, but such tensors are "
+                    f"matrices; {AGAIN}"
+                )
+        check_shapes(layer, tensors, kind.rescaling, source)
 
 
 def _stored_rank(layers: Mapping[str, Mapping[str, Tensor]]) -> int | None:

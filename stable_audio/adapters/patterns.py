@@ -36,7 +36,18 @@ def selected(name: str, include: Sequence[str] | None, exclude: Sequence[str] | 
     return (include is None or matches(name, include)) and not matches(name, exclude or ())
 
 
+def filter_patterns(layer_filter: str) -> list[str]:
+    """The patterns of a layer filter, which has commas between them."""
+    return [pattern for pattern in layer_filter.split(",") if pattern.strip()]
+
+
 def filtered(name: str, layer_filter: str) -> bool:
-    """Whether a layer filter, patterns with commas between them, names a layer, in any case of letters."""
-    patterns = [p for p in layer_filter.lower().split(",") if p.strip()]
-    return matches(name.lower(), patterns)
+    """Whether a layer filter names a layer, in any case of letters."""
+    return matches(name.lower(), filter_patterns(layer_filter.lower()))
+
+
+def unmatched(names: Iterable[str], layer_filter: str) -> str | None:
+    """The first pattern of a layer filter that names none of the layers; None: each names some."""
+    names = list(names)
+    patterns = filter_patterns(layer_filter) or [layer_filter] * bool(layer_filter)
+    return next((p for p in patterns if not any(filtered(name, p) for name in names)), None)

@@ -17,8 +17,10 @@ from torch import Tensor
 
 from stable_audio.adapters.errors import AdapterError
 from stable_audio.adapters.files import Adapter
+from stable_audio.adapters.soundness import check_shapes, matrix_of, values_of
 from stable_audio.adapters.stack import BACKBONE, AdapterStack
 from stable_audio.adapters.terms import LayerTerm, adapter_of, terms_of
+from stable_audio.adapters.updates import ADAPTER_TYPES
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.audio.json_files import read_json_object
 from stable_audio.stored.safetensors_files import read_safetensors, write_safetensors
@@ -208,16 +210,14 @@ def _term(
     vectors = [value for name, value in tensors.items() if name.startswith("lora_magnitude")]
     if a is None or b is None or len(vectors) != dora:
         raise AdapterError(f"{source}: {layer} lacks tensors, it has {names(sorted(tensors))}; copy it again")
-    down, up = a.float().flatten(1), b.float().flatten(1)
-    if up.shape[1] != down.shape[0]:
-        raise AdapterError(
-            f"{source}: {layer} has lora_A of rank {len(down)}, but lora_B of rank {up.shape[1]}; "
-            "copy it again"
-        )
-    if not len(down):
-        raise AdapterError(f"{source}: {layer} has a lora_A without rows; copy it again")
+    down, up = matrix_of(f"{layer}.lora_A", a, source), matrix_of(f"{layer}.lora_B", b, source)
+    norms = {}
+    if vectors:
+        norms["magnitude"] = values_of(f"{layer}.lora_magnitude_vector", vectors[0], source).flatten()
+    rescaling = ADAPTER_TYPES[TYPES[dora]].rescaling
+    check_shapes(layer, {"lora_A": down, "lora_B": up, **norms}, rescaling, source)
     scaling = _scaling(layer, len(down), config)
-    return LayerTerm(down, scaling * up, {"magnitude": vectors[0].float().flatten()} if dora else {})
+    return LayerTerm(down, scaling * up, norms)
 
 
 def _scaling(layer: str, rank: int, config: Mapping[str, Any]) -> float:

@@ -82,7 +82,7 @@ class AdapterSpec:
         """The adapter, read from its file by `read`.
 
         Raises:
-            AdapterError: no adapter, or a damaged file.
+            AdapterError: no adapter, a damaged file, or a layer filter that names none of its layers.
         """
         return AdapterUse(adapter=read(self.path), strength=self.strength, gate=self.gate)
 

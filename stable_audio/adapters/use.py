@@ -10,12 +10,14 @@ import torch
 from torch import nn
 
 from stable_audio.adapters.errors import AdapterError
-from stable_audio.adapters.files import Adapter
+from stable_audio.adapters.files import BACKBONE, Adapter
 from stable_audio.adapters.layers import updates_of
+from stable_audio.adapters.patterns import unmatched
 from stable_audio.adapters.stack import AdapterStack, Gate
 from stable_audio.nn.copying import copied_alone, is_compiled
 from stable_audio.nn.transfer import first_value
 from stable_audio.types import Conditioning
+from stable_audio.wording import names
 
 Model = TypeVar("Model", bound=nn.Module)
 _GATED = "prepare"
@@ -29,11 +31,25 @@ class AdapterUse:
     Attributes:
         strength: factor of its low-rank terms; at 0 it does nothing.
         gate: noise levels and layers of the backbone; the first clip of a batch tells the noise level.
+
+    Raises:
+        AdapterError: the gate has a layer filter with a pattern that names none of the adapter's layers.
     """
 
     adapter: Adapter
     strength: float = 1.0
     gate: Gate = Gate()  # noqa: RUF009 (frozen)
+
+    def __post_init__(self) -> None:
+        layers = [name.removeprefix(BACKBONE) for name in self.adapter.layers if name.startswith(BACKBONE)]
+        if (pattern := unmatched(layers, self.gate.layer_filter)) is None:
+            return
+        called = f"these are called {names(layers, 4)}, and numbers are given as in layers.[0-11]"
+        raise AdapterError(
+            f"{self.adapter.source}: its layer filter (LAYERS of --adapter) has '{pattern}', which is part "
+            "of the name of no layer of the backbone that this adapter changes; "
+            + (called if layers else "it changes the conditioner alone, so leave the filter out")
+        )
 
 
 def with_adapters(model: Model, uses: Sequence[AdapterUse], *, thin: bool = False) -> Model:

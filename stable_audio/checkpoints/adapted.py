@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from stable_audio.adapters.base import check_base
-from stable_audio.adapters.conversion import converted, every_strength
+from stable_audio.adapters.conversion import check_type, converted, every_strength
 from stable_audio.adapters.errors import AdapterError
-from stable_audio.adapters.extraction import Extraction, extracted
-from stable_audio.adapters.files import Adapter, write_adapter
+from stable_audio.adapters.extraction import Extraction, check_size, extracted
+from stable_audio.adapters.files import Adapter, check_range, check_suffix, write_adapter
 from stable_audio.adapters.layers import own_weight
 from stable_audio.adapters.peft_files import Root, is_peft, read_peft, write_peft
 from stable_audio.adapters.report import described
@@ -29,7 +29,7 @@ from stable_audio.checkpoints.diffusers.adapters import (
 from stable_audio.checkpoints.files import resolve
 from stable_audio.checkpoints.loading import load_reported
 from stable_audio.checkpoints.run_adapters import read_newest_adapter, use_of
-from stable_audio.checkpoints.saving import WeightsLayout, export
+from stable_audio.checkpoints.saving import WeightsLayout, check_target, export
 from stable_audio.model import DiffusionModel
 
 AdapterLayout = Literal["ours", "peft", "diffusers"]
@@ -98,16 +98,7 @@ def merge_into(
     Raises:
         AdapterError: an adapter of another model, or one that applies at some noise levels only.
     """
-    if not adapters:
-        raise AdapterError("no adapter to merge; name one or several")
-    for spec in adapters:
-        if not spec.gate.always:
-            raise AdapterError(
-                f"{spec.path}: applies at noise levels from {spec.interval[0]:g} to {spec.interval[1]:g}, "
-                "but weights are the same at all of them; leave the levels out to merge it"
-            )
-        if weighted and spec.layer_filter:
-            raise AdapterError(f"{spec.path}: a weighted merge has no layer filter; leave it out")
+    check_mergeable(adapters, weighted=weighted)
     uses = [use_of(spec) for spec in adapters]
     check_base(base.model, [use.adapter for use in uses], name=base.name, any_base=any_base)
     stack = base.stack
@@ -117,6 +108,32 @@ def merge_into(
     for use in uses:
         add_use(stack, use)
     stack.merge()
+
+
+def check_mergeable(adapters: Sequence[AdapterSpec], *, weighted: bool = False) -> None:
+    """Refuse what no weights can have; nothing is read.
+
+    Args:
+        weighted: as for `merge_into`.
+
+    Raises:
+        AdapterError: no adapter, or one that applies at some noise levels or, weighted, in some layers only.
+    """
+    if not adapters:
+        raise AdapterError("no adapter to merge; name one or several with --adapter (adapters)")
+    for spec in adapters:
+        if not spec.gate.always:
+            raise AdapterError(
+                f"--adapter {spec.path}: applies at noise levels from {spec.interval[0]:g} to "
+                f"{spec.interval[1]:g}, but weights are the same at all of them; leave out LOW-HIGH "
+                "(interval) to merge it"
+            )
+        if weighted and spec.layer_filter:
+            raise AdapterError(
+                f"--adapter {spec.path}: has the layer filter '{spec.layer_filter}', but --weighted "
+                "(weighted=True) adds what adapters do in all layers; leave out LAYERS (layer_filter) or "
+                "--weighted"
+            )
 
 
 def merge_files(
@@ -142,6 +159,8 @@ def merge_files(
         AdapterError: see `merge_into`; nothing is written.
         CheckpointError: see `load_model` and `export`.
     """
+    check_mergeable(adapters, weighted=weighted)
+    check_target(output, layout)
     loaded = load_base(base, config=config)
     merge_into(loaded, adapters, weighted=weighted, any_base=any_base)
     return export(
@@ -171,6 +190,8 @@ def extract_files(
     Args:
         config: as for `load_model`, of both.
     """
+    check_suffix(output)
+    check_size(rank, energy)
     before, after = load_base(base, config=config), load_base(tuned, config=config)
     result = extracted(
         before.model,
@@ -181,6 +202,7 @@ def extract_files(
         exclude=exclude,
         source=f"{after.name} - {before.name}",
     )
+    check_range(output, result.adapter)
     write_adapter(output, result.adapter)
     return result
 
@@ -258,6 +280,10 @@ def convert_adapter(
         AdapterError: see `check_base`, `converted` and the functions that write the layouts; nothing is
             written.
     """
+    if layout == "ours":
+        check_suffix(output)
+    if adapter_type is not None:
+        check_type(adapter_type)
     loaded = None if base is None else load_base(base, config=config)
     first = read_any(source, loaded)
     old, new = first.settings.adapter_type, adapter_type or first.settings.adapter_type
@@ -267,6 +293,7 @@ def convert_adapter(
     adapter = converted(first, new, None if loaded is None else loaded.weights)
     path = Path(output)
     if layout == "ours":
+        check_range(path, adapter)
         write_adapter(path, adapter)
     elif loaded is None:
         raise AdapterError(

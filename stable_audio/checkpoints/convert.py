@@ -11,7 +11,7 @@ from stable_audio.checkpoints.diffusers import export_diffusers_part
 from stable_audio.checkpoints.errors import CheckpointError
 from stable_audio.checkpoints.loading import load_reported
 from stable_audio.checkpoints.parts import Part
-from stable_audio.checkpoints.saving import export, refuse_transforms
+from stable_audio.checkpoints.saving import check_target, export, refuse_transforms
 
 ExportLayout = Literal["ours", "sat", "diffusers"]
 
@@ -43,6 +43,8 @@ def convert_checkpoint(
     Raises:
         CheckpointError: the file cannot be read, or the layout cannot hold what it has; nothing is written.
     """
+    if layout != "diffusers":
+        check_target(output, layout)
     model, model_config, report = load_reported(source, config=config, lenient=lenient, use_ema=use_ema)
     written = model_config.as_dict()
     if layout != "diffusers":

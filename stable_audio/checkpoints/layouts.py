@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from stable_audio.adapters import Adapter, AdapterError, read_adapter
+from stable_audio.adapters.errors import DamagedAdapterError
 from stable_audio.adapters.files import trained_layers
 from stable_audio.checkpoints.base_file import BaseFile
 from stable_audio.checkpoints.entries import weights_among
@@ -74,9 +75,15 @@ def unwrap_tensors(
 
 
 def _adapter_with_base(path: Path) -> StoredWeights | None:
-    """The adapter in a file, if it says what it was trained on."""
+    """The adapter in a file, if it says what it was trained on.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
     try:
         adapter = read_adapter(path)
+    except DamagedAdapterError as error:
+        raise CheckpointError(str(error)) from error
     except AdapterError:
         return None
     if adapter.passport is None or adapter.passport.base is None:

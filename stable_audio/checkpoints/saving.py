@@ -57,6 +57,22 @@ def save_inference_file(
     return _save_safetensors(Path(path), tensors, metadata)
 
 
+def check_target(path: str | Path, layout: WeightsLayout) -> Path:
+    """The path at which `export` can write a layout, as far as its name says.
+
+    Raises:
+        CheckpointError: unknown layout or suffix.
+        ValueError: a name that is not UTF-8.
+    """
+    path = Path(path)
+    refuse_name(path)
+    if layout not in ("ours", "sat"):
+        raise CheckpointError(f"layout '{layout}' is unknown; use 'ours' or 'sat'")
+    if path.suffix not in (".safetensors", ".ckpt"):
+        raise CheckpointError(f"{path}: the name must end in .safetensors or .ckpt, not '{path.suffix}'")
+    return path
+
+
 def export(
     model: nn.Module,
     path: str | Path,
@@ -84,12 +100,7 @@ def export(
         OSError: the file cannot be written, for example because the disk is full.
         ValueError: a name that is not UTF-8.
     """
-    path = Path(path)
-    refuse_name(path)
-    if layout not in ("ours", "sat"):
-        raise CheckpointError(f"layout '{layout}' is unknown; use 'ours' or 'sat'")
-    if path.suffix not in (".safetensors", ".ckpt"):
-        raise CheckpointError(f"{path}: the name must end in .safetensors or .ckpt, not '{path.suffix}'")
+    path = check_target(path, layout)
     if layout != "ours" or path.suffix != ".safetensors" or part != "model":
         refuse_transforms(transforms)
     own, config = part_of(model, config, part)

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from stable_audio.audio.writable import require_file, require_folder
 from stable_audio.cli.options import OR_PARTS_OR_HUB, add_adapter, add_any_base, add_dtype
-from stable_audio.cli.writable import require_file, require_folder
 
 HELP = "describe adapters, merge them into a model, extract them from two models, convert them"
 

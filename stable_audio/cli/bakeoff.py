@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import math
 
+from stable_audio.audio.writable import require_file, require_folder
 from stable_audio.cli.fields import add_field
 from stable_audio.cli.importing import importing
 from stable_audio.cli.options import add_out
-from stable_audio.cli.writable import require_file, require_folder
 from stable_audio.training.options import RunOptions
 
 HELP = "train several models on the synthetic collection, with equal numbers of operations, and compare them"

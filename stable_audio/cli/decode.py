@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
+from stable_audio.audio.writable import require_folder
 from stable_audio.cli.codec_options import add_codec_arguments
 from stable_audio.cli.importing import importing
 from stable_audio.cli.options import add_out
-from stable_audio.cli.writable import require_folder
 
 HELP = "decode a folder of latents into sound files"
 

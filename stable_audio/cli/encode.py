@@ -9,11 +9,11 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from stable_audio.audio.writable import require_folder
 from stable_audio.cli.codec_options import add_codec_arguments, add_source_arguments, at_least, chunking
 from stable_audio.cli.fields import given
 from stable_audio.cli.importing import importing
 from stable_audio.cli.options import add_dtype, add_out
-from stable_audio.cli.writable import require_folder
 
 if TYPE_CHECKING:
     from stable_audio.inference.codec.sharing import EncodeJob

@@ -7,10 +7,10 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stable_audio.audio.writable import require_folder
 from stable_audio.cli.fields import add_field, fields_from
 from stable_audio.cli.importing import importing
 from stable_audio.cli.options import OR_PARTS_OR_HUB, add_device, add_out
-from stable_audio.cli.writable import require_folder
 from stable_audio.evaluation.quickstart_goals import Goals
 from stable_audio.evaluation.quickstart_requests import Requests
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from stable_audio.audio.writable import require_file, require_folder
 from stable_audio.cli.importing import importing
 from stable_audio.cli.options import OR_PARTS_OR_HUB, add_dtype, add_lenient, add_no_ema
-from stable_audio.cli.writable import require_file, require_folder
 
 HELP = (
     "convert a checkpoint, or one part of it, to an inference file or the layout of stable-audio-tools or "

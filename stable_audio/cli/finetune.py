@@ -6,10 +6,10 @@ import argparse
 import functools
 from typing import Any
 
+from stable_audio.audio.writable import require_folder
 from stable_audio.cli.fields import given
 from stable_audio.cli.importing import importing
 from stable_audio.cli.options import OR_PARTS_OR_HUB, add_device, add_out
-from stable_audio.cli.writable import require_folder
 from stable_audio.training.processes.stopping import StopRequest
 
 HELP = "fine-tune a model on a folder of sounds: reads it, plans, trains, and compares before with after"

@@ -6,10 +6,10 @@ import argparse
 import math
 from typing import Any
 
+from stable_audio.audio.writable import require_folder
 from stable_audio.cli.codec_options import add_codec_arguments, add_source_arguments
 from stable_audio.cli.importing import importing
 from stable_audio.cli.options import add_out
-from stable_audio.cli.writable import require_folder
 
 HELP = "compare sound files with their reconstruction by an autoencoder or another pretransform"
 

@@ -16,12 +16,12 @@ import torch
 from stable_audio import __version__
 from stable_audio.adapters.spec import specs_of
 from stable_audio.audio.regions import parse_regions
+from stable_audio.audio.writable import require_folder
 from stable_audio.characters import refuse
 from stable_audio.cli.fields import fields_from, given
 from stable_audio.cli.key_values import grid_axes, key_values
 from stable_audio.cli.render_report import report, show_progress
 from stable_audio.cli.sampling_flags import ARGUMENTS, sampling_from_flags
-from stable_audio.cli.writable import require_folder
 from stable_audio.data.world import World, WorldError, launched_world
 from stable_audio.inference.devices import AUTO, best_device
 from stable_audio.inference.generation.generate import RANDOM_SEED, random_seed

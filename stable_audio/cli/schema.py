@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from stable_audio.cli.writable import require_file
+from stable_audio.audio.writable import require_file
 
 HELP = "write the JSON schemas of model and dataset files"
 

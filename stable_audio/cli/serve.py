@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stable_audio.audio.writable import require_folder
 from stable_audio.cli.importing import importing
 from stable_audio.cli.options import (
     OR_PARTS_OR_HUB,
@@ -123,6 +124,7 @@ def run(args: argparse.Namespace) -> int:
     with importing():
         from stable_audio.interface.service.serving import serve
 
+    require_folder(args.out)
     settings = settings_of(args)
     warn_if_open(args, settings)
     serve(

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from stable_audio.audio.writable import require_folder
 from stable_audio.characters import refuse
 from stable_audio.cli import serve
 from stable_audio.cli.importing import importing
@@ -38,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
         from stable_audio.interface.service.serving import serve as run_service
 
     refuse(args.title, "--title")
+    require_folder(args.out)
     settings = serve.settings_of(args)
     serve.warn_if_open(args, settings)
 

@@ -41,7 +41,7 @@ from stable_audio.training.record.run_record import RECORD, RunRecord
 from stable_audio.training.record.start_files import EarlyLog, record_run
 from stable_audio.training.run import Run
 from stable_audio.training.saving.checkpoint_io import AtomicCheckpointIO
-from stable_audio.training.saving.folder import claim, refuse_changed, training_files
+from stable_audio.training.saving.folder import claim, refuse_changed, refuse_unwritable, training_files
 from stable_audio.training.saving.lock import RunLock
 from stable_audio.training.saving.resuming import Resumed, continues, resumed_checkpoint
 from stable_audio.training.saving.room import clear_at_start
@@ -142,6 +142,7 @@ def _assemble(
     meeting: Meeting | None,
 ) -> Run:
     """Build the parts of a run whose processes have met."""
+    refuse_unwritable(options.folder)
     with in_file(config.source):
         refuse_datasets(config, files)
 

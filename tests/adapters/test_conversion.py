@@ -196,7 +196,7 @@ def test_what_cannot_be_extracted() -> None:
         extracted(Model(), Model(), rank=2)
     with pytest.raises(AdapterError, match="either a rank or an energy"):
         extracted(Model(), tuned())
-    with pytest.raises(AdapterError, match="energy above 0"):
+    with pytest.raises(AdapterError, match=r"--energy must be above 0 and at most 1, found 1\.5"):
         extracted(Model(), tuned(), energy=1.5)
     other = Model()
     other.backbone[0] = nn.Linear(6, 9)

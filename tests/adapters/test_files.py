@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from stable_audio.adapters import (
     write_adapter,
 )
 from stable_audio.adapters.files import adapter_from
+
+KEY = "model.0.parametrizations.weight.0."
 
 
 def adapter(kind: str = "lora", size: int = 4) -> Any:
@@ -55,9 +58,6 @@ def changed(path: Path, how: Any, metadata: dict[str, str] | None = None) -> Pat
     return path
 
 
-KEY = "model.0.parametrizations.weight.0."
-
-
 @pytest.mark.parametrize(
     ("how", "metadata", "message"),
     [
@@ -67,7 +67,29 @@ KEY = "model.0.parametrizations.weight.0."
         (lambda t: None, {"lora_config": "{"}, "is not JSON"),
         (lambda t: None, {"lora_config": "[]"}, "an object is needed"),
         (lambda t: t.clear(), None, "has no tensors of an adapter"),
-        (lambda t: t.update({KEY + "lora_A": torch.ones(3)}), None, "no matrices"),
+        (lambda t: t.update({KEY + "lora_A": torch.ones(3)}), None, r"lora_A of the shape \(3,\)"),
+        (lambda t: t.pop(KEY + "lora_B"), None, "has the tensors 'lora_A', 'magnitude', but"),
+        (
+            lambda t: t.update({KEY + "lora_A": torch.ones(3, 4)}),
+            None,
+            "lora_A of rank 3, but lora_B of rank 2",
+        ),
+        (lambda t: t.update({KEY + "lora_B": torch.ones(5, 2)}), None, "magnitude of 6 values for 5 rows of"),
+        (lambda t: t.update({KEY + "magnitude": torch.ones(4)}), None, "magnitude of 4 values for 6 rows of"),
+        (lambda t: t.update({KEY + "lora_A": torch.ones(0, 4)}), None, r"lora_A has no values, .* \(0, 4\)"),
+        (lambda t: t.update({KEY + "lora_B": torch.ones(0)}), None, "lora_B has no values"),
+        (lambda t: t[KEY + "lora_A"][0, 1:3].fill_(torch.nan), None, "lora_A holds values .* 2 of 8; copy"),
+        (lambda t: t[KEY + "lora_B"][0, 0].fill_(torch.inf), None, "lora_B holds values that are not finite"),
+        (
+            lambda t: t[KEY + "magnitude"][0].fill_(-torch.inf),
+            None,
+            "magnitude holds values .* finite, 1 of 6",
+        ),
+        (
+            lambda t: t.update({KEY + "lora_A": torch.ones(2, 4).int()}),
+            None,
+            "lora_A has values of type int32",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_file(how: Any, metadata: Any, message: str, tmp_path: Path) -> None:
@@ -75,6 +97,26 @@ def test_what_is_wrong_with_a_file(how: Any, metadata: Any, message: str, tmp_pa
     with pytest.raises(AdapterError, match=message) as error:
         read_adapter(path)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "ckpt"])
+@pytest.mark.parametrize("kind", sorted(ADAPTER_TYPES))
+def test_tensors_that_are_damaged(kind: str, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{suffix}"
+    first = adapter(kind)
+    for name, value in first.layers["model.0"].items():
+        for broken, found in ((value / 0, "not finite"), (value[:0], "no values")):
+            write_adapter(path, replace(first, layers={"model.0": {**first.layers["model.0"], name: broken}}))
+            with pytest.raises(AdapterError, match=f"{name} h.* {found}") as error:
+                read_adapter(path)
+            assert str(error.value).startswith(f"{path}: {KEY}{name}")
+
+
+def test_a_term_within_singular_vectors_is_square() -> None:
+    first = adapter("lora-xs")
+    tensors = {KEY + "M_xs": first.layers["model.0"]["M_xs"][:1]}
+    with pytest.raises(AdapterError, match=r"model\.0 has an M_xs of the shape \(1, 2\), but it is square"):
+        adapter_from(tensors, first.settings.values(), source="a")
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "ckpt"])

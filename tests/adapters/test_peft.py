@@ -149,6 +149,18 @@ def test_configs_that_mean_more(change: dict[str, Any], message: str, tmp_path: 
             lambda t: t.update({k: v[:, :1].clone() for k, v in t.items() if "lora_B" in k}),
             "but lora_B of rank 1",
         ),
+        (
+            lambda t: t.update({k: v[:0].clone() for k, v in t.items() if "lora_A" in k}),
+            r"lora_A has no values, its shape is \(0, ",
+        ),
+        (
+            lambda t: t.update({k: v.flatten() for k, v in t.items() if "lora_A" in k}),
+            "but a matrix is needed",
+        ),
+        (
+            lambda t: t.update({k: v / 0 for k, v in t.items() if "lora_B" in k}),
+            r"lora_B holds values that are not finite",
+        ),
     ],
 )
 def test_tensors_that_do_not_belong_together(change: Any, message: str, tmp_path: Path) -> None:
@@ -157,6 +169,16 @@ def test_tensors_that_do_not_belong_together(change: Any, message: str, tmp_path
     change(tensors)
     save_file(tensors, tmp_path / WEIGHTS)
     with pytest.raises(AdapterError, match=message):
+        read_peft(tmp_path)
+
+
+def test_norms_of_another_length(tmp_path: Path) -> None:
+    write_peft(tmp_path, some_adapter("dora-rows"), Model().stack, root="model")
+    tensors = load_file(tmp_path / WEIGHTS)
+    save_file(
+        {k: v[..., :-1].clone() if "magnitude" in k else v for k, v in tensors.items()}, tmp_path / WEIGHTS
+    )
+    with pytest.raises(AdapterError, match=r"has a magnitude of \d+ values for \d+ rows of lora_B"):
         read_peft(tmp_path)
 
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stable_audio.adapters import AdapterError, AdapterSpec, AdapterUse
+from stable_audio.adapters import Adapter, AdapterError, AdapterSpec, AdapterUse
 from stable_audio.adapters.spec import uses_of
+from stable_audio.adapters.stack import Gate
 from tests.adapters.test_files import adapter
 
 
@@ -76,3 +77,33 @@ def test_names_are_read_and_objects_are_taken(tmp_path: Path) -> None:
     assert [u.strength for u in uses] == [0.5, 1.0, 2.0, 3.0]
     assert {u.adapter.source for u in uses[:3]} == {str(run / "last.safetensors")}
     assert uses[3] is use
+
+
+@pytest.mark.parametrize("layers", ["to_qkvv", "0,to_qkvv", "model.0", ","])
+def test_a_layer_filter_that_names_no_layer_is_refused(layers: str, tmp_path: Path) -> None:
+    from stable_audio.adapters import write_adapter
+
+    path = tmp_path / "a.safetensors"
+    write_adapter(path, adapter())
+    wrong = layers.removeprefix("0,")
+    message = f"a.safetensors: its layer filter .LAYERS of --adapter. has '{wrong}', which .* called '0', and"
+    with pytest.raises(AdapterError, match=message):
+        uses_of([f"{path}:1::{layers}"])
+    with pytest.raises(AdapterError, match=message):
+        AdapterSpec(str(path), layer_filter=layers).use()
+    with pytest.raises(AdapterError, match=f"the adapter: its layer filter .* '{wrong}'"):
+        AdapterUse(adapter=adapter(), gate=Gate(layer_filter=layers))
+    assert uses_of([f"{path}:1::[0-3]"])[0].gate.layer_filter == "[0-3]"
+
+
+def test_the_layers_of_a_message_are_few_and_those_of_the_backbone() -> None:
+    one = adapter()
+    tensors = one.layers["model.0"]
+    many = {f"model.layers.{n}.to_qkv": tensors for n in range(40)} | {"conditioners.a.0": tensors}
+    with pytest.raises(AdapterError) as error:
+        AdapterUse(adapter=Adapter(one.settings, many), gate=Gate(layer_filter="conditioners"))
+    assert "'layers.3.to_qkv', ... (36 more), and numbers" in str(error.value)
+    assert len(str(error.value)) < 400
+    alone = Adapter(one.settings, {"conditioners.a.0": tensors})
+    with pytest.raises(AdapterError, match="changes the conditioner alone, so leave the filter out"):
+        AdapterUse(adapter=alone, gate=Gate(layer_filter="a"))

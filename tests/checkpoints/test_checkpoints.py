@@ -340,6 +340,15 @@ def test_adapters_are_no_models(tmp_path: Path, key: str) -> None:
     read_checkpoint(tmp_path / "b.safetensors")
 
 
+def test_a_damaged_adapter_in_place_of_a_model_is_named_as_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    layer = "model.to_qkv.parametrizations.weight.0."
+    tensors = {layer + "lora_A": torch.full((2, 4), torch.nan), layer + "lora_B": torch.zeros(4, 2)}
+    save_file(tensors, path)
+    with pytest.raises(CheckpointError, match=r"a\.safetensors: .*lora_A holds values that are not finite"):
+        read_checkpoint(path)
+
+
 @pytest.mark.parametrize("name", ["e.ckpt", "e.safetensors"])
 def test_an_error_page_in_plain_text(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("Access to this model is restricted. Log in to get it, then try again.")

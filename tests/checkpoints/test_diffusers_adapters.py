@@ -158,6 +158,12 @@ def test_what_the_layout_has_not(whole: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "a").exists()
 
 
+def changed(tensors: dict[str, torch.Tensor], part: str, how: Any) -> None:
+    """Change the first tensor whose name has a part."""
+    key = next(key for key in tensors if part in key)
+    tensors[key] = how(tensors[key]).clone()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -166,6 +172,19 @@ def test_what_the_layout_has_not(whole: Any, tmp_path: Path) -> None:
         (
             lambda t: t.update({f"transformer.x.lora_{k}.weight": torch.ones(2, 2) for k in "AB"}),
             "the model has no counterpart of x",
+        ),
+        (lambda t: changed(t, "lora_B", lambda v: v[:, :1]), "lora_A of rank 2, but lora_B of rank 1"),
+        (lambda t: changed(t, "lora_B", lambda v: v[:-1]), r"rows and a lora_A of .* but the model has"),
+        (lambda t: changed(t, "lora_A", lambda v: v[:, :-1]), r"rows and a lora_A of .* but the model has"),
+        (
+            lambda t: changed(t, "lora_A", lambda v: v[:0]),
+            r"lora_A\.weight has no values, its shape is \(0, ",
+        ),
+        (lambda t: changed(t, "lora_A", lambda v: v[0, :, ...].flatten()), "but a matrix is needed"),
+        (lambda t: changed(t, "lora_B", lambda v: v / 0), r"lora_B\.weight holds values that are not finite"),
+        (
+            lambda t: t.update({f"{next(iter(t)).split('.lora_')[0]}.alpha": torch.ones(2)}),
+            r"alpha has the shape \(2,\), but it is one number",
         ),
     ],
 )

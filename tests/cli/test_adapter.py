@@ -108,9 +108,14 @@ def test_a_merged_file_says_whether_the_weights_of_its_base_are_averaged(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "no adapter to merge"),
-        (["--adapter", "{}:1:0.5-1"], "applies at noise levels from 0.5 to 1, but weights are the same"),
-        (["--weighted", "--adapter", "{}:1::to_qkv"], "a weighted merge has no layer filter"),
+        ([], "no adapter to merge; name one or several with --adapter"),
+        (["--adapter", "{}:1:0.5-1"], "--adapter {}: applies at noise levels from 0.5 to 1, but weights are"),
+        (["--adapter", "{}:1:0.5-1"], "leave out LOW-HIGH"),
+        (
+            ["--weighted", "--adapter", "{}:1::to_qkv"],
+            "--adapter {}: has the layer filter 'to_qkv', but --weighted",
+        ),
+        (["--adapter", "{}:1::to_qkvv"], "its layer filter (LAYERS of --adapter) has 'to_qkvv'"),
         (["--adapter", "nowhere.safetensors"], "nowhere.safetensors: no such file"),
     ],
 )
@@ -120,8 +125,30 @@ def test_what_cannot_be_merged(
     path = adapter_at(tmp_path / "a.safetensors")
     out = tmp_path / "out.safetensors"
     assert main(["adapter", "merge", str(base), str(out), *(o.format(path) for o in options)]) == 2
-    assert message in capsys.readouterr().err
+    assert message.format(path) in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["merge", "no.ckpt", "a.ckpt"], "no adapter to merge; name one or several with --adapter"),
+        (["merge", "no.ckpt", "a.pt", "--adapter", "b"], "a.pt: the name must end in .safetensors or .ckpt"),
+        (["extract", "no.ckpt", "no.ckpt", "a.pt", "--rank", "2"], "a.pt: an adapter is written as .safet"),
+        (["extract", "no.ckpt", "no.ckpt", "a.ckpt", "--rank", "0"], "--rank must be at least 1, found 0"),
+        (
+            ["extract", "no.ckpt", "no.ckpt", "a.ckpt", "--energy", "2"],
+            "--energy must be above 0 and at most",
+        ),
+        (["convert", "no.ckpt", "a.pt"], "a.pt: an adapter is written as .safetensors or .ckpt"),
+        (["convert", "no.ckpt", "a.ckpt", "--type", "dora-row"], "--type 'dora-row' is unknown"),
+    ],
+)
+def test_flags_are_looked_at_before_files(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["adapter", *words]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_extraction_gives_back_what_was_merged(
@@ -158,6 +185,21 @@ def test_conversion(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     back = tmp_path / "back.ckpt"
     assert main(["adapter", "convert", str(tmp_path / "peft"), str(back)]) == 0
     torch.testing.assert_close(latents(model, adapters=str(back)), before, rtol=1e-4, atol=1e-4)
+
+
+def test_values_beyond_float16_are_written_as_ckpt_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = read_adapter(adapter_at(tmp_path / "a.safetensors"))
+    layers = {name: {**t, "lora_B": t["lora_B"] + 1e5} for name, t in first.layers.items()}
+    source, out = tmp_path / "a.ckpt", tmp_path / "b.safetensors"
+    write_adapter(source, replace(first, layers=layers))
+    assert main(["adapter", "convert", str(source), str(out)]) == 2
+    error = capsys.readouterr().err
+    assert f"{out}: " in error
+    assert "adapter is float16, up to 65504; write it as .ckpt" in error
+    assert not out.exists()
+    assert main(["adapter", "convert", str(source), str(tmp_path / "b.ckpt")]) == 0
 
 
 def test_conversion_refuses_another_model(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from stable_audio.audio.writable import require_file, require_folder
 from stable_audio.cli import main
-from stable_audio.cli.writable import require_file, require_folder
 
 
 @pytest.fixture
@@ -31,6 +31,8 @@ COMMANDS = {
     "evaluate-quickstart": ["--ckpt-path", "none.ckpt", "--out", "OUT"],
     "bakeoff": ["none.json", "--out", "OUT"],
     "finetune": ["--from", "none.ckpt", "--data", "none", "--out", "OUT"],
+    "serve": ["none.ckpt", "--out", "OUT"],
+    "ui": ["none.ckpt", "--out", "OUT"],
     "schema": ["--model", "OUT/a.json"],
     "export": ["none.ckpt", "OUT/a.ckpt"],
     "adapter": ["convert", "none.ckpt", "OUT/a.ckpt"],
@@ -50,12 +52,40 @@ def test_commands_ask_before_they_read_anything(
     assert not list(tmp_path.iterdir())
 
 
+def test_training_asks_before_it_builds_a_model(
+    locked: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("lightning")
+    from stable_audio.training import trainer
+
+    monkeypatch.setattr(trainer, "starting_model", lambda *_, **__: pytest.fail("a model was built"))
+    files = ["--model-config", "quickstart", "--dataset-config", "synthetic"]
+    out = tmp_path / "runs"
+    assert main(["train", *files, "--save-dir", str(out), "--accelerator", "cpu"]) == 2
+    reason = f"cannot be written to ({os.strerror(errno.EROFS)}); choose another folder, or make this one"
+    assert f"error: --save-dir/--name {out}/run: {tmp_path} {reason} writable" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_can_be_written_is_left_as_it_is(tmp_path: Path) -> None:
     require_folder(tmp_path)
     require_folder(tmp_path / "a" / "b")
     require_folder(None)
     require_file(tmp_path / "a" / "b.ckpt", "OUTPUT")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_taken_where_room_is_made(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**options: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    require_folder(tmp_path, may_be_full=True)
+    with pytest.raises(ValueError, match="cannot be written to"):
+        require_folder(tmp_path)
 
 
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:

@@ -170,6 +170,24 @@ def test_what_cannot_be_rendered_is_told_in_one_sentence(
     assert not list((tmp_path / "out").glob("*.wav"))
 
 
+@pytest.mark.parametrize("of_the_jobs", [False, True], ids=["flag", "jobs"])
+def test_a_layer_filter_that_names_no_layer_is_told_before_the_first_clip(
+    of_the_jobs: bool, command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = f"{adapter_at(tmp_path / 'a.safetensors')}:1::to_qkvv"
+    jobs = tmp_path / "jobs.jsonl"
+    lines = [{"conditioning": {"prompt": "bell"}, "adapters": adapters} for adapters in ([], [text])]
+    jobs.write_text("\n".join(map(json.dumps, lines)))
+    words = ["--prompts", str(jobs)] if of_the_jobs else ["--prompt", "bell", "--adapter", text]
+    assert main([*command, "--out", str(tmp_path / "out"), *words]) == 2
+    error = capsys.readouterr().err
+    assert "a.safetensors: its layer filter (LAYERS of --adapter) has 'to_qkvv'" in error
+    assert "(13 more), and numbers are given as in layers.[0-11]" in error
+    assert not list(tmp_path.rglob("*.wav"))
+    with pytest.raises(AdapterError, match=r"its layer filter .* has 'to_qkvv'"):
+        generate(tiny.build(tiny.config()), "bell", steps=1, adapters=[text])
+
+
 def test_an_adapter_of_another_model_needs_a_word(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

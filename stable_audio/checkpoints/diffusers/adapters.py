@@ -15,9 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stable_audio.adapters.errors import AdapterError
+from stable_audio.adapters.errors import AdapterError, DamagedAdapterError
 from stable_audio.adapters.files import Adapter
 from stable_audio.adapters.layers import own_weight
+from stable_audio.adapters.rescaling import Rescaling, RowRescaling
+from stable_audio.adapters.soundness import AGAIN, check_shapes, matrix_of, values_of
 from stable_audio.adapters.stack import BACKBONE, AdapterStack
 from stable_audio.adapters.terms import LayerTerm, adapter_of, terms_of
 from stable_audio.audio.json_files import parse_json_object
@@ -33,6 +35,7 @@ METADATA = "lora_adapter_metadata"
 """Entry of the file's header in which diffusers looks for rank, alpha and layers."""
 
 _TYPES = ("lora", "dora-rows")
+_NAMES_HERE = {"lora_A.weight": "lora_A", "lora_B.weight": "lora_B", "lora_magnitude_vector": "magnitude"}
 _KEY = re.compile(r"(?P<layer>.+)\.(?P<name>lora_A\.weight|lora_B\.weight|lora_magnitude_vector|alpha)")
 
 Place = tuple[str, Tensor]
@@ -166,8 +169,8 @@ def read_diffusers_adapter(path: str | Path, stack: AdapterStack, config: Mappin
         name, rows = places[target]
         parts.setdefault(name, []).append((rows, named))
     alpha = metadata.get(f"{TRANSFORMER}lora_alpha")
-    outputs = {name: len(own_weight(stack.layers[name])) for name in parts}
-    terms = {name: _joined(name, p, outputs[name], alpha, file) for name, p in parts.items()}
+    shapes = {name: tuple(own_weight(stack.layers[name]).shape) for name in parts}
+    terms = {name: _joined(name, p, shapes[name], alpha, file) for name, p in parts.items()}
     dora = any(term.norms for term in terms.values())
     return adapter_of(terms, _TYPES[dora], source=str(file), include=sorted(terms))
 
@@ -180,18 +183,56 @@ def _layers(tensors: Mapping[str, Tensor], file: Path) -> dict[str, dict[str, Te
             raise AdapterError(
                 f"{file}: '{key}' is no tensor of a transformer's LoRA or DoRA; only these can be read"
             )
-        layers.setdefault(match["layer"].removeprefix(TRANSFORMER), {})[match["name"]] = value.float()
+        layers.setdefault(match["layer"].removeprefix(TRANSFORMER), {})[match["name"]] = value
     for layer, named in layers.items():
         if not {"lora_A.weight", "lora_B.weight"} <= named.keys():
             raise AdapterError(f"{file}: {layer} lacks tensors, it has {names(sorted(named))}; copy it again")
-    return layers
+    return {layer: _sound(layer, named, str(file)) for layer, named in layers.items()}
+
+
+def _sound(layer: str, named: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The tensors of a layer in float32, its matrices without kernels.
+
+    Raises:
+        DamagedAdapterError: they cannot be those of an adapter.
+    """
+    tensors = {
+        name: (matrix_of if name.endswith(".weight") else values_of)(f"{layer}.{name}", value, source)
+        for name, value in named.items()
+    }
+    if "alpha" in tensors and tensors["alpha"].numel() != 1:
+        raise DamagedAdapterError(
+            f"{source}: {layer}.alpha has the shape {tuple(tensors['alpha'].shape)}, but it is one number; "
+            f"{AGAIN}"
+        )
+    ours = {_NAMES_HERE.get(name, name): value for name, value in tensors.items()}
+    check_shapes(layer, ours, RowRescaling if "magnitude" in ours else Rescaling, source)
+    return tensors
+
+
+def _check_sizes(name: str, parts: list[tuple[int, dict[str, Tensor]]], inputs: int, file: Path) -> None:
+    """Raise AdapterError unless low-rank terms are of the rows and columns that they stand for."""
+    for outputs, named in parts:
+        found = (len(named["lora_B.weight"]), named["lora_A.weight"].shape[1])
+        if found != (outputs, inputs):
+            raise AdapterError(
+                f"{file}: a part of {name} has a lora_B of {found[0]} rows and a lora_A of {found[1]} "
+                f"columns, but the model has {outputs} and {inputs} there; use the model that it is for"
+            )
 
 
 def _joined(
-    name: str, parts: list[tuple[Tensor, dict[str, Tensor]]], outputs: int, alpha: float | None, file: Path
+    name: str,
+    parts: list[tuple[Tensor, dict[str, Tensor]]],
+    shape: tuple[int, ...],
+    alpha: float | None,
+    file: Path,
 ) -> LayerTerm:
-    """One term of the terms of a projection's parts; one A in common stays one."""
-    downs = [named["lora_A.weight"].flatten(1) for _, named in parts]
+    """One term of the terms of a projection's parts, whose weight (out, in) has a shape; one A in common
+    stays one."""
+    outputs, inputs = shape
+    downs = [named["lora_A.weight"] for _, named in parts]
+    _check_sizes(name, [(len(rows), named) for rows, named in parts], inputs, file)
     common = all(torch.equal(down, downs[0]) for down in downs)
     rank = len(downs[0]) if common else sum(map(len, downs))
     up, start, norms = torch.zeros(outputs, rank), 0, {}
@@ -199,7 +240,7 @@ def _joined(
     for (rows, named), down in zip(parts, downs):
         told = named["alpha"].item() if "alpha" in named else alpha
         scaling = 1.0 if told is None else float(told) / len(down)
-        up[rows, start : start + len(down)] = scaling * named["lora_B.weight"].flatten(1)
+        up[rows, start : start + len(down)] = scaling * named["lora_B.weight"]
         start += 0 if common else len(down)
         if "lora_magnitude_vector" in named:
             magnitude[rows] = named["lora_magnitude_vector"].flatten()

@@ -35,18 +35,15 @@ class AdaptedModels:
         return self._model
 
     def check(self, specs: Specs) -> None:
-        """Raise AdapterError if a file is no adapter, or one of another model."""
+        """Raise AdapterError if a file is no adapter, or one of another model or without the named layers."""
         stack = AdapterStack(self._model.backbone, self._model.conditioner)
         for spec in specs:
-            stack.check(self._adapter(spec.path))
+            stack.check(spec.use(self._adapter).adapter)
 
     def __call__(self, specs: Specs) -> DiffusionModel:
         """The model with these adapters, which apply in their order."""
         if self._latest[0] != tuple(specs):
-            uses = [
-                AdapterUse(adapter=self._adapter(s.path), strength=s.strength, gate=s.gate) for s in specs
-            ]
-            self._latest = (tuple(specs), self._copy(uses))
+            self._latest = (tuple(specs), self._copy([spec.use(self._adapter) for spec in specs]))
         return self._latest[1]
 
     def _copy(self, uses: list[AdapterUse]) -> DiffusionModel:

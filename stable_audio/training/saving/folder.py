@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stable_audio.audio.atomic import atomic_write
+from stable_audio.audio.writable import require_folder
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.saving.checkpoint_files import remove_checkpoint, step_checkpoints
 
@@ -51,6 +52,20 @@ def holds_a_run(folder: Path) -> str | None:
     except OSError:
         return None
     return None
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Refuse a folder, or the place of one that is not there yet, that takes no files.
+
+    A full disk is taken: a run that goes on makes room on it.
+
+    Raises:
+        TrainingError: it takes none.
+    """
+    try:
+        require_folder(folder, "--save-dir/--name", may_be_full=True)
+    except ValueError as error:
+        raise TrainingError(str(error)) from error
 
 
 def claim(folder: Path, *, overwrite: bool, continues: bool) -> Callable[[], None]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -278,6 +280,27 @@ def test_a_process_that_dies_while_it_builds_is_named(how: str, tmp_path: Path) 
     assert f"process 1 of 2 on {socket.gethostname()} " in of_first
     assert said in of_first
     assert "the run has not begun: start all processes again" in of_first
+
+
+def _cannot_write(folder: Path) -> None:
+    if os.environ["RANK"] == "1":
+
+        def refuse(**_: object) -> None:
+            raise OSError(errno.EROFS, "Read-only file system")
+
+        tempfile.TemporaryFile = refuse
+    tiny_run(folder, devices="auto", max_steps=1)
+
+
+def test_a_process_that_cannot_write_into_the_folder_of_the_run_is_named(tmp_path: Path) -> None:
+    statuses, failures = ended_world(2, _cannot_write, tmp_path, left_alone=True)
+    assert statuses == [1, 1]
+    of_first, of_second = sorted(failures)
+    said = f"--save-dir/--name {tmp_path}/run: {tmp_path} cannot be written to (Read-only file system)"
+    assert said in of_second
+    told = f"process 1 of 2 on {socket.gethostname()} has ended with an error (TrainingError: {said}"
+    assert told in of_first
+    assert not list(tmp_path.rglob("*.ckpt"))
 
 
 def _reads_other_clips(folder: Path) -> None:

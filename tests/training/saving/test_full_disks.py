@@ -132,5 +132,5 @@ def test_a_quota_is_called_that(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["file", "shards"])
 def test_a_folder_that_takes_no_files_at_the_start_is_one_sentence(tmp_path: Path, kind: str) -> None:
     (tmp_path / "run").write_text("a file in the place of the folder")
-    with pytest.raises(OSError, match="run"):
+    with pytest.raises(TrainingError, match=r"--save-dir/--name .*run is not a folder, but a folder is"):
         tiny_run(tmp_path, checkpoint_format=kind, **OPTIONS)

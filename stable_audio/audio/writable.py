@@ -1,4 +1,4 @@
-"""Whether a command can write where it is told to, asked before the work of minutes that it would lose."""
+"""Whether files can be written where they are to be, asked before the work of minutes that would be lost."""
 
 from __future__ import annotations
 
@@ -6,11 +6,18 @@ import os
 import tempfile
 from pathlib import Path
 
+from stable_audio.audio.errors import disk_is_full
 
-def require_folder(folder: str | os.PathLike[str] | None, flag: str = "--out") -> None:
+
+def require_folder(
+    folder: str | os.PathLike[str] | None, flag: str = "--out", *, may_be_full: bool = False
+) -> None:
     """Raise ValueError unless files can be written into `folder`, which need not exist; None is no folder.
 
     Nothing is left behind, and the folder is not made.
+
+    Args:
+        may_be_full: take a full disk, on which the caller can make room.
     """
     if folder is None:
         return
@@ -21,11 +28,13 @@ def require_folder(folder: str | os.PathLike[str] | None, flag: str = "--out") -
             raise ValueError(
                 f"{flag} {folder}: {place} is not a folder, but a folder is needed here; give another name"
             )
-    if (reason := _refused(place)) is not None:
-        raise ValueError(
-            f"{flag} {folder}: {place} cannot be written to ({reason}); choose another folder, or make this "
-            "one writable"
-        )
+    error = _refusal(place)
+    if error is None or (may_be_full and disk_is_full(error)):
+        return
+    raise ValueError(
+        f"{flag} {folder}: {place} cannot be written to ({error.strerror or error}); choose another folder, "
+        "or make this one writable"
+    )
 
 
 def require_file(file: str | os.PathLike[str], flag: str) -> None:
@@ -35,10 +44,10 @@ def require_file(file: str | os.PathLike[str], flag: str) -> None:
     require_folder(Path(os.path.abspath(file)).parent, flag)
 
 
-def _refused(folder: Path) -> str | None:
+def _refusal(folder: Path) -> OSError | None:
     """Why no file can be made in a folder that exists; None: it can."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             return None
     except OSError as error:
-        return error.strerror or str(error)
+        return error
