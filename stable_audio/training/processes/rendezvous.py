@@ -142,7 +142,7 @@ def _opened_at(address: str, port: int, patience: Patience) -> Any:
         port,
         is_master=True,
         wait_for_workers=False,
-        timeout=timedelta(seconds=patience.seconds),
+        timeout=timedelta(seconds=max(patience.seconds, CONNECT_SECONDS)),  # a busy machine answers late
         multi_tenant=True,  # torch opens the same store again
     )
 
