@@ -6,7 +6,7 @@ import argparse
 
 from stable_audio.cli.importing import importing
 from stable_audio.cli.options import OR_PARTS_OR_HUB, add_dtype, add_lenient, add_no_ema
-from stable_audio.cli.writable import require_file, require_folder
+from stable_audio.cli.writable import require_folder, require_weights_file
 
 HELP = (
     "convert a checkpoint, or one part of it, to an inference file or the layout of stable-audio-tools or "
@@ -44,7 +44,10 @@ def run(args: argparse.Namespace) -> int:
 
         from stable_audio.checkpoints.convert import convert_checkpoint
 
-    (require_folder if args.layout == "diffusers" else require_file)(args.output, "OUTPUT")
+    if args.layout == "diffusers":
+        require_folder(args.output, "OUTPUT")
+    else:
+        require_weights_file(args.output, "OUTPUT", args.checkpoint)
     path = convert_checkpoint(
         args.checkpoint,
         args.output,
