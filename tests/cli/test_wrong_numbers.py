@@ -42,6 +42,9 @@ NUMBERS = {
     "data-report data.json --num-workers 0": "--num-workers: a whole number of at least 1, found '0'",
     "data-report data.json --sample-rate 0": "--sample-rate: a whole number of at least 1, found '0'",
     "data-report data.json --sample-size -5": "--sample-size: a whole number of at least 1, found '-5'",
+    "bakeoff model.json --dry --batch-size 0": "--batch-size: a whole number of at least 1, found '0'",
+    "bakeoff model.json --dry --repeats 0": "--repeats: a whole number of at least 1, found '0'",
+    "bakeoff model.json --sampling-steps 0": "--sampling-steps: a whole number of at least 1, found '0'",
     "data-report data.json --channels 0": "--channels: a whole number of at least 1, found '0'",
 }
 
