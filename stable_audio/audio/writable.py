@@ -37,11 +37,20 @@ def require_folder(
     )
 
 
-def require_file(file: str | os.PathLike[str], flag: str) -> None:
-    """Raise ValueError unless a file of this name can be written."""
+def require_file(file: str | os.PathLike[str], flag: str, *sources: str | None) -> None:
+    """Raise ValueError unless a file of this name can be written.
+
+    Args:
+        sources: files and folders of runs that are read, whose own files it must not replace.
+    """
     if os.path.isdir(file):
         raise ValueError(f"{flag} {file} is a folder, but a file is written here; give the name of a file")
-    require_folder(Path(os.path.abspath(file)).parent, flag)
+    path = Path(os.path.abspath(file))
+    require_folder(path.parent, flag)
+    for source in filter(None, sources):
+        place = path.parent if os.path.isdir(source) else path
+        if path.exists() and os.path.exists(source) and os.path.samefile(place, source):
+            raise ValueError(f"{flag} {file} is of what is read, and would be replaced; give another name")
 
 
 def _refusal(folder: Path) -> OSError | None:

@@ -76,7 +76,7 @@ def load_base(path: str | Path, *, config: Any = None, use_ema: bool = True) -> 
     model, model_config, report = load_reported(file, config=config, use_ema=use_ema)
     if not isinstance(model, DiffusionModel):
         raise AdapterError(
-            f"{path}: holds a {model_config.model_type} model; adapters are for diffusion models"
+            f"{path}: holds a model of type {model_config.model_type}; adapters are for diffusion models"
         )
     return LoadedBase(model, model_config.as_dict(), file.name, report.transforms, report.weights)
 

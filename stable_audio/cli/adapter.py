@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from stable_audio.audio.writable import require_file, require_folder
+from stable_audio.cli.numbers import above_zero, at_least
 from stable_audio.cli.options import OR_PARTS_OR_HUB, add_adapter, add_any_base, add_dtype
+from stable_audio.wording import plural
 
 HELP = "describe adapters, merge them into a model, extract them from two models, convert them"
 
@@ -44,12 +46,20 @@ def _info_arguments(parser: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
+def _refuse_config_alone(args: argparse.Namespace) -> None:
+    if args.model_config is not None and args.base is None:
+        raise ValueError(
+            "--model-config is the model file of --base, which is not given; give both or neither"
+        )
+
+
 def _info(args: argparse.Namespace) -> int:
     import json
 
     from stable_audio.checkpoints.adapted import describe_file
     from stable_audio.cli.adapter_report import report_lines
 
+    _refuse_config_alone(args)
     values = describe_file(args.adapter, base=args.base, config=args.model_config)
     print(json.dumps(values, indent=2) if args.json else "\n".join(report_lines(values, args.layers)))
     fits = values["model"]["fits"] if "model" in values else True
@@ -78,7 +88,9 @@ def _merge(args: argparse.Namespace) -> int:
     from stable_audio.adapters.spec import specs_of
     from stable_audio.checkpoints.adapted import merge_files
 
-    require_file(args.output, "OUTPUT")
+    if not args.adapter:
+        raise ValueError("no adapter to merge; name one or several with --adapter")
+    require_file(args.output, "OUTPUT", args.base)
     path = merge_files(
         args.base,
         specs_of(args.adapter or []),
@@ -89,7 +101,7 @@ def _merge(args: argparse.Namespace) -> int:
         weighted=args.weighted,
         any_base=args.any_base,
     )
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {len(args.adapter)} adapters merged")
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {plural(len(args.adapter), 'adapter')} merged")
     return 0
 
 
@@ -98,10 +110,10 @@ def _extract_arguments(parser: Any) -> None:
     parser.add_argument("tuned", metavar="TUNED", help="the same of the model after its training")
     parser.add_argument("output", metavar="OUTPUT", help="adapter to write, .safetensors or .ckpt")
     size = parser.add_mutually_exclusive_group(required=True)
-    size.add_argument("--rank", type=int, help="rank of the adapter; this or --energy")
+    size.add_argument("--rank", type=at_least(1), help="rank of the adapter; this or --energy")
     size.add_argument(
         "--energy",
-        type=float,
+        type=above_zero,
         help="the smallest rank with which it has this share, up to 1, of all squared differences",
     )
     for flag, text in (("--include", "to look at (all)"), ("--exclude", "to leave out")):
@@ -113,7 +125,7 @@ def _extract(args: argparse.Namespace) -> int:
     from stable_audio.checkpoints.adapted import extract_files
     from stable_audio.cli.adapter_report import extraction_lines
 
-    require_file(args.output, "OUTPUT")
+    require_file(args.output, "OUTPUT", args.base, args.tuned)
     result = extract_files(
         args.base,
         args.tuned,
@@ -157,8 +169,7 @@ def _convert_arguments(parser: Any) -> None:
     parser.add_argument(
         "--root",
         choices=["backbone", "model"],
-        default="backbone",
-        help="module that PEFT is to wrap (%(default)s)",
+        help="module that PEFT is to wrap (backbone)",
     )
     add_any_base(parser)
 
@@ -166,7 +177,13 @@ def _convert_arguments(parser: Any) -> None:
 def _convert(args: argparse.Namespace) -> int:
     from stable_audio.checkpoints.adapted import convert_adapter
 
-    (require_folder if args.layout == "peft" else require_file)(args.output, "OUTPUT")
+    _refuse_config_alone(args)
+    if args.root is not None and args.layout != "peft":
+        raise ValueError(f"--root is the module that PEFT wraps, and --layout is {args.layout}; leave it out")
+    if args.layout == "peft":
+        require_folder(args.output, "OUTPUT")
+    else:
+        require_file(args.output, "OUTPUT", args.source, args.base)
     result = convert_adapter(
         args.source,
         args.output,
@@ -174,7 +191,7 @@ def _convert(args: argparse.Namespace) -> int:
         base=args.base,
         config=args.model_config,
         layout=args.layout,
-        root=args.root,
+        root=args.root or "backbone",
         any_base=args.any_base,
     )
     settings = result.adapter.settings

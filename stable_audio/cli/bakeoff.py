@@ -8,6 +8,7 @@ import math
 from stable_audio.audio.writable import require_file, require_folder
 from stable_audio.cli.fields import add_field
 from stable_audio.cli.importing import importing
+from stable_audio.cli.numbers import at_least
 from stable_audio.cli.options import add_out
 from stable_audio.training.options import RunOptions
 
@@ -24,15 +25,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="10^12 floating-point operations for each backbone, forward and backward (%(default)s)",
     )
     parser.add_argument("--dry", action="store_true", help="print the number of steps and train nothing")
-    parser.add_argument("--batch-size", type=int, default=32, help="items per step (%(default)s)")
+    parser.add_argument("--batch-size", type=at_least(1), default=32, help="items per step (%(default)s)")
     add_field(parser, RunOptions, "seed", help="seed of weights, data order and noise (%(default)s)")
     parser.add_argument(
-        "--sampling-steps", type=int, default=20, help="sampling steps of the judged clips (%(default)s)"
+        "--sampling-steps",
+        type=at_least(1),
+        default=20,
+        help="sampling steps of the judged clips (%(default)s)",
     )
     parser.add_argument(
         "--cfg-scale", type=float, default=2.0, help="guidance weight of the judged clips (%(default)s)"
     )
-    parser.add_argument("--repeats", type=int, default=1, help="judged clips per class (%(default)s)")
+    parser.add_argument("--repeats", type=at_least(1), default=1, help="judged clips per class (%(default)s)")
     add_out(parser, "--save-dir", default="runs/bakeoff", help="one folder per model (%(default)s)")
     add_field(parser, RunOptions, "accelerator", help="auto, cpu, gpu, mps (%(default)s)")
     add_field(parser, RunOptions, "precision", help="as for train (%(default)s)")
@@ -45,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
         from stable_audio.evaluation.bakeoff import compete, contender, table
         from stable_audio.training.bakeoff import BackboneTraining
 
+    if not math.isfinite(args.cfg_scale):
+        raise ValueError(f"--cfg-scale must be a finite number, found {args.cfg_scale}")
     if not 0 < args.budget < math.inf:
         raise ValueError(f"--budget must be a finite number above 0, found {args.budget}")
     if not args.dry:

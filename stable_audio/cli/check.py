@@ -8,6 +8,7 @@ from typing import Any
 
 from stable_audio.cli.fields import add_field
 from stable_audio.cli.importing import importing
+from stable_audio.cli.numbers import at_least
 from stable_audio.training.options import RunOptions
 from stable_audio.wording import plural
 
@@ -25,7 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "step, one demo, one save and one reload follow",
     )
     parser.add_argument("--lenient", action="store_true", help="report unknown keys as warnings")
-    add_field(parser, RunOptions, "batch_size", help="items per step for the memory estimate (%(default)s)")
+    add_field(
+        parser,
+        RunOptions,
+        "batch_size",
+        type=at_least(1),
+        help="items per step for the memory estimate (%(default)s)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -3,26 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from typing import Any
 
 from stable_audio.cli.fields import given
+from stable_audio.cli.numbers import at_least
 from stable_audio.cli.options import OR_PARTS_OR_HUB, add_device, add_lenient
-
-
-def at_least(least: int) -> Callable[[str], int]:
-    """A converter for argparse that accepts whole numbers from `least` on."""
-
-    def convert(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = least - 1
-        if number < least:
-            raise argparse.ArgumentTypeError(f"a whole number of at least {least}, found '{text}'")
-        return number
-
-    return convert
 
 
 def add_codec_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from stable_audio.characters import readable_json
 from stable_audio.cli.fields import given
 from stable_audio.cli.importing import importing
+from stable_audio.cli.numbers import at_least
 
 HELP = "scan a dataset: counts, hours, rates, captions, and the names of files that are left out"
 
@@ -16,7 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET", help="dataset file")
     parser.add_argument("--headers", action="store_true", help="read file headers only: faster, finds less")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--num-workers", dest="num_threads", type=int, help="files read in parallel (4)")
+    parser.add_argument(
+        "--num-workers", dest="num_threads", type=at_least(1), help="files read in parallel (4)"
+    )
     parser.add_argument(
         "--model-config",
         metavar="CONFIG",
@@ -25,11 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--sample-rate",
-        type=int,
+        type=at_least(1),
         help="sample rate in Hz; matters only where files are cropped (44100)",
     )
-    parser.add_argument("--sample-size", type=int, help="length of a clip in samples (65536)")
-    parser.add_argument("--channels", dest="audio_channels", type=int, help="audio channels of the model (2)")
+    parser.add_argument("--sample-size", type=at_least(1), help="length of a clip in samples (65536)")
+    parser.add_argument(
+        "--channels", dest="audio_channels", type=at_least(1), help="audio channels of the model (2)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

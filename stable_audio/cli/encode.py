@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from stable_audio.audio.writable import require_folder
-from stable_audio.cli.codec_options import add_codec_arguments, add_source_arguments, at_least, chunking
+from stable_audio.cli.codec_options import add_codec_arguments, add_source_arguments, chunking
 from stable_audio.cli.fields import given
 from stable_audio.cli.importing import importing
+from stable_audio.cli.numbers import at_least
 from stable_audio.cli.options import add_dtype, add_out
 
 if TYPE_CHECKING:

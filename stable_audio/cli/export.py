@@ -44,7 +44,10 @@ def run(args: argparse.Namespace) -> int:
 
         from stable_audio.checkpoints.convert import convert_checkpoint
 
-    (require_folder if args.layout == "diffusers" else require_file)(args.output, "OUTPUT")
+    if args.layout == "diffusers":
+        require_folder(args.output, "OUTPUT")
+    else:
+        require_file(args.output, "OUTPUT", args.checkpoint)
     path = convert_checkpoint(
         args.checkpoint,
         args.output,

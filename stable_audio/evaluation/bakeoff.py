@@ -239,6 +239,11 @@ def table(results: Sequence[Result]) -> str:
 def _check_comparable(contenders: Sequence[Contender]) -> None:
     if not contenders:
         raise ValueError("a bakeoff needs at least one model file")
+    if len(names := [c.name for c in contenders]) > len(set(names)):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(
+            f"two model files are called '{twice}', which is the name of the folder of each; rename one"
+        )
     for name, get in (
         ("sample_rate", lambda c: c.config.sample_rate),
         ("sample_size", lambda c: c.config.sample_size),

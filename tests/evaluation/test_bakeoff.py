@@ -119,6 +119,12 @@ def test_contenders_must_solve_the_same_task(write: Callable[..., Path]) -> None
         compete(entries, lambda *_: None, budget=1.0, batch_size=1)  # type: ignore[arg-type, return-value]
 
 
+def test_contenders_of_one_name_would_share_a_folder(write: Callable[..., Path]) -> None:
+    entry = contender(write("one"))
+    with pytest.raises(ValueError, match="two model files are called 'one'"):
+        compete([entry, entry], lambda *_: None, budget=1.0, batch_size=1)  # type: ignore[arg-type, return-value]
+
+
 def test_conditioning_that_the_collection_lacks_is_named() -> None:
     with pytest.raises(ValueError, match="has no \\['class'\\]"):
         contender(CONFIGS.parent / "unet" / "mlp.json")

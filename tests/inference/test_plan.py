@@ -52,7 +52,7 @@ def test_a_codec_is_refused(tmp_path: Path) -> None:
     config = load_config("model_configs/quickstart/autoencoder.json")
     model = create_model_from_config(config)
     weights = export(model, tmp_path / "codec.safetensors", config=config.as_dict())
-    with pytest.raises(ValueError, match=r"codec.safetensors: holds a autoencoder model"):
+    with pytest.raises(ValueError, match=r"codec.safetensors: holds a model of type autoencoder"):
         load_render_model(weights)
 
 

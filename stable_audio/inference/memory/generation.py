@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -117,7 +118,15 @@ def plan_generation(
         guided: whether a guidance weight other than 1 doubles the batch.
         decoded: whether latents become sound.
         device_bytes: memory of the device.
+
+    Raises:
+        ValueError: no clips, or clips without a length.
     """
+    if batch_size < 1 or (seconds is not None and not 0 < seconds < math.inf):
+        raise ValueError(
+            f"batch_size must be at least 1 and seconds a finite number above 0, found {batch_size} and "
+            f"{seconds}"
+        )
     size = model.sample_size if seconds is None else round(seconds * model.sample_rate)
     size = -(-size // model.length_multiple) * model.length_multiple
     computing = [part for part in (model.backbone, model.pretransform) if part is not None]

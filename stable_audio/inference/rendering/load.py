@@ -108,5 +108,8 @@ def load_render_model(
 def _diffusion_model(path: Path, **options: Any) -> tuple[DiffusionModel, ModelConfig]:
     model, config = load_model(path, **options)
     if not isinstance(model, DiffusionModel):
-        raise ValueError(f"{path}: holds a {config.model_type} model, which does not generate by itself")
+        raise ValueError(
+            f"{path}: holds a model of type {config.model_type}, which does not generate by itself; "
+            "`stable-audio reconstruct` lets you hear what it makes of sounds"
+        )
     return model, config

@@ -63,6 +63,7 @@ def prepare(request: FinetuneRequest, say: Say) -> Decided:
         shutil.rmtree(request.folder / FOLDER, ignore_errors=True)
     found = stored(request.folder, request.deciding())
     if found is not None:
+        _refuse_other_memory(request, found)
         for line in found.report:
             say(line)
         if (request.folder / "last.ckpt").exists():
@@ -77,6 +78,19 @@ def prepare(request: FinetuneRequest, say: Say) -> Decided:
     decided = replace(_decide(request, note), report=report)
     decided.write()
     return decided
+
+
+def _refuse_other_memory(request: FinetuneRequest, found: Decided) -> None:
+    """Refuse a limit of memory for which a plan was not made. A run that has begun goes on as it was planned,
+    on whatever device."""
+    begun = (request.folder / "last.ckpt").exists()
+    if begun or request.device_memory in (None, found.device_memory):
+        return
+    limit = "what was free" if found.device_memory is None else f"{found.device_memory / 2**30:g} GiB"
+    raise TrainingError(
+        f"{request.folder}: is planned for another --device-memory ({limit}); plan it anew with --overwrite, "
+        "or choose another --out"
+    )
 
 
 def train_decided(decided: Decided, *, overwrite: bool = False, stop: StopRequest | None = None) -> int:
@@ -157,7 +171,10 @@ def _decide(request: FinetuneRequest, note: Say) -> Decided:
     config = config_for(fitted.micro_batch, fitted.layout)
     write_json(folder / "model.json", config.as_dict())
     note_fit(fitted, size, seconds, note)
-    decided = Decided(folder, request.deciding(), _options(request, size, fitted), [], examples, sampling)
+    options = _options(request, size, fitted)
+    decided = Decided(
+        folder, request.deciding(), options, [], examples, sampling, device_memory=request.device_memory
+    )
     note_results(request, note)
     note(f"decided      in {folder}, as config files")
     note(f"to repeat    {decided.command}")

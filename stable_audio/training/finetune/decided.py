@@ -34,6 +34,7 @@ class Decided:
         report: the lines that tell what was decided.
         examples: conditioning to compare before with after.
         sampling: how these are sampled.
+        device_memory: bytes that the plan was told to keep within; None: what was free.
     """
 
     folder: Path
@@ -42,6 +43,7 @@ class Decided:
     report: Sequence[str]
     examples: Sequence[Mapping[str, Any]]
     sampling: Mapping[str, Any]
+    device_memory: float | None = None
 
     @property
     def model(self) -> Path:

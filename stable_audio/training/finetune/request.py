@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -77,20 +78,34 @@ class FinetuneRequest:
             )
         for name in ("rank", "steps", "batch_size", "learning_rate", "seconds", "device_memory"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise TrainingError(f"--{name.replace('_', '-')} must be above 0, found {value:g}")
+            if value is not None and not 0 < value < math.inf:
+                shown = value / 2**30 if name == "device_memory" else value
+                raise TrainingError(f"{_flag(name)} must be above 0 and finite, found {shown:g}")
+        for name, least in (("keep_clips", 1), ("sampling_steps", 1), ("num_workers", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise TrainingError(f"{_flag(name)} must be at least {least}, found {value}")
+        if self.cfg_scale is not None and not math.isfinite(self.cfg_scale):
+            raise TrainingError(f"--cfg-scale must be a finite number, found {self.cfg_scale}")
+        if self.keep is None and self.keep_clips != FinetuneRequest.keep_clips:
+            raise TrainingError(
+                "--keep-clips counts the sounds of the prompts in --keep, which is not given; give it, or "
+                "leave --keep-clips out"
+            )
         if self.rank is not None and self.adapter is None:
             raise TrainingError(
                 "--rank belongs to an adapter, but --full trains the model itself; leave one out"
             )
         refuse(self.caption, "--caption")
+        if not self.caption.strip():
+            raise TrainingError(
+                "--caption is empty; give a template with {name} or {folder}, or one text for all sounds"
+            )
         for text in self.prompts:
             refuse(text, "--prompt")
         data = Path(self.data).expanduser().absolute()
         for flag, path in (("--data", data), ("--out", self.folder), ("--cache", self.cache_folder)):
             refuse(str(path), flag, "files of the run are to name it; choose another folder")
-        if self.keep_clips < 1:
-            raise TrainingError(f"--keep-clips must be at least 1, found {self.keep_clips}")
 
     @property
     def folder(self) -> Path:
@@ -116,3 +131,7 @@ class FinetuneRequest:
             for f in fields(self)
             if f.name not in ("overwrite", "device_memory")
         }
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -17,6 +17,7 @@ from stable_audio.training.errors import TrainingError
 from stable_audio.training.memory_plan.changes import RANK, advice
 from stable_audio.training.memory_plan.choice import Choice, adapters_are_known
 from stable_audio.training.memory_plan.plan import Planner, TrainingPlan, plan_training
+from stable_audio.training.memory_plan.processes import refuse_unplanned
 from stable_audio.training.options import RunOptions
 from stable_audio.training.saving.recovery import config_inside
 from stable_audio.wording import plural
@@ -70,9 +71,14 @@ def training_plan(
         dataset: dataset file; one of latents means that none are encoded in a step.
         processes: that train together, each on a device of its own.
         settings: fields of `RunOptions`.
+
+    Raises:
+        TrainingError: a setting that no plan would heed.
+        ConfigError: with every mistake of a file.
     """
     config = _trained_on(model, dataset, lenient=lenient)
     options = RunOptions.from_section(config.training, **settings)
+    refuse_unplanned(options, settings)
     return plan_training(config, options, device=device.kind, device_bytes=device.bytes, processes=processes)
 
 

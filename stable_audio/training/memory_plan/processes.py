@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from lightning.pytorch.strategies import Strategy
@@ -58,10 +59,7 @@ def sharing_of(options: RunOptions, processes: int) -> Sharing:
     if processes == 1:
         return Sharing()
     strategy = options.strategy or "auto"
-    if strategy not in PLANNED:
-        raise TrainingError(
-            f"--strategy {strategy}: its memory is not planned; give one of {', '.join(PLANNED)}"
-        )
+    _require_planned(strategy)
     if strategy not in SPLITTING:
         return Sharing(processes=processes, strategy=strategy)
     size = processes if strategy != HSDP else options.shard_size
@@ -77,6 +75,31 @@ def sharing_of(options: RunOptions, processes: int) -> Sharing:
         )
     gathers = options.checkpoint_format == "file"
     return Sharing(processes=processes, strategy=strategy, shares=size, gathers_checkpoints=gathers)
+
+
+def _require_planned(strategy: str) -> None:
+    if strategy not in PLANNED:
+        raise TrainingError(
+            f"--strategy {strategy}: its memory is not planned; give one of {', '.join(PLANNED)}"
+        )
+
+
+def refuse_unplanned(options: RunOptions, asked: Collection[str]) -> None:
+    """Refuse what a plan would not heed, also of one process, for which strategies are the same.
+
+    Args:
+        asked: fields of `options` that were asked for, beside those of the config.
+
+    Raises:
+        TrainingError: a strategy that is not planned, or a size of groups without them.
+    """
+    if "strategy" in asked:
+        _require_planned(options.strategy or "auto")
+    if "shard_size" in asked and options.strategy != HSDP:
+        raise TrainingError(
+            f"--shard-size is for --strategy {HSDP}, and this plan has --strategy {options.strategy}; "
+            f"leave it out, or give --strategy {HSDP}"
+        )
 
 
 def sharing_in(strategy: Strategy, processes: int) -> Sharing:

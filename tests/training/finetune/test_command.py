@@ -120,6 +120,9 @@ def test_a_dry_run_stops_after_the_plan_and_a_later_run_reads_the_cache(
     assert capsys.readouterr().out == first
     assert main(words(folder, "--full", "--dry", "--learning-rate", "0.5")) == 2
     assert "learning_rate was None, is 0.5" in capsys.readouterr().err
+    # So is another limit of memory, for which it was not planned.
+    assert main(words(folder, "--full", "--dry", "--device-memory", "3")) == 2
+    assert "planned for another --device-memory (what was free)" in capsys.readouterr().err
     # A new run on the same sounds encodes nothing.
     assert main(words(folder, "--full", "--dry", "--overwrite", "--learning-rate", "0.5")) == 0
     assert "0 sounds encoded, 4 read from the cache" in capsys.readouterr().out
@@ -150,8 +153,8 @@ def test_texts_are_read_once_before_the_trial(
         return trial(*arguments)
 
     monkeypatch.setattr(command, "seconds_per_step", counted)
-    line = words(tmp_path, "--dry", "--keep-clips", "1", "--prompt", "a zorb")
-    assert main([*line, "--keep", str(tmp_path / "kept.jsonl")]) == 0
+    line = words(tmp_path, "--dry", "--prompt", "a zorb")
+    assert main([*line, "--keep", str(tmp_path / "kept.jsonl"), "--keep-clips", "1"]) == 0
     # Four captions, a prompt to compare, and one to keep, which was also read to render its sound.
     assert "texts        6 read by the encoder of 'prompt', 0 from the cache" in capsys.readouterr().out
     assert counts[-1] == len(reads), "the trial reads none"

@@ -247,7 +247,13 @@ def test_sounds_are_sampled_as_the_demos_of_the_model() -> None:
         ({"steps": 0}, "--steps must be above 0"),
         ({"adapter": None, "rank": 4}, "--rank belongs to an adapter"),
         ({"keep_clips": 0}, "--keep-clips must be at least 1"),
-        ({"device_memory": -1.0}, "--device-memory must be above 0"),
+        ({"keep_clips": 5}, "--keep-clips counts the sounds of the prompts in --keep, which is not given"),
+        ({"sampling_steps": 0}, "--sampling-steps must be at least 1"),
+        ({"caption": " "}, "--caption is empty"),
+        ({"num_workers": -1}, "--num-workers must be at least 0"),
+        ({"cfg_scale": float("nan")}, "--cfg-scale must be a finite number"),
+        ({"seconds": float("inf")}, "--seconds must be above 0 and finite"),
+        ({"device_memory": -3.0 * 2**30}, "--device-memory must be above 0 and finite, found -3$"),
     ],
 )
 def test_a_request_out_of_range(settings: dict[str, Any], sentence: str) -> None:
