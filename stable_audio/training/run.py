@@ -104,6 +104,7 @@ class Run:
                     raise TrainingError(failure)
                 return status
             finally:
+                self.stop.restore()  # now that no other process waits for this one
                 if self.lock is not None:
                     self.lock.release()
 
@@ -146,7 +147,6 @@ class Run:
             raise self._out_of_memory(error) from None
         finally:
             self.logger.close()
-            self.stop.restore()
         if self.trainer.is_global_zero:
             for line in self._end_lines():
                 log.info("%s", line)
