@@ -156,8 +156,8 @@ class Run:
 
     @contextmanager
     def _all_on_disk(self) -> Iterator[None]:
-        """Context that ends when everything is on disk. Why training has ended comes before what has become of
-        a checkpoint, which a process that is gone leaves incomplete, too."""
+        """Context that ends when everything is on disk. Why training has ended comes before what has become
+        of a checkpoint, which a process that is gone leaves incomplete, too."""
         try:
             yield
         except BaseException:
