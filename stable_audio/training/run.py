@@ -6,6 +6,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,7 @@ class Run:
                     raise TrainingError(failure)
                 return status
             finally:
+                self.stop.restore()  # now that no other process waits for this one
                 if self.lock is not None:
                     self.lock.release()
 
@@ -129,7 +131,7 @@ class Run:
         if self.trainer.strategy.root_device.type == "cuda":
             torch.set_float32_matmul_precision(self.options.matmul_precision)
         try:
-            with quiet_lightning(), self.alive.blaming():
+            with quiet_lightning(), self.alive.blaming(), self._all_on_disk():
                 self._fit(self.resume)
                 while (checkpoint := self.going_back.path) is not None:
                     self._fit(checkpoint)
@@ -144,17 +146,27 @@ class Run:
                 raise
             raise self._out_of_memory(error) from None
         finally:
-            try:
-                self.io.writer.wait()
-            finally:
-                self.logger.close()
-                self.stop.restore()
+            self.logger.close()
         if self.trainer.is_global_zero:
             for line in self._end_lines():
                 log.info("%s", line)
         if self.io.failure is None and self.trainer.is_global_zero and self._is_to_start_again():
             requeue()
         return self.stop.exit_status
+
+    @contextmanager
+    def _all_on_disk(self) -> Iterator[None]:
+        """Context that ends when everything is on disk. Why training has ended comes before what has become
+        of a checkpoint, which a process that is gone leaves incomplete, too."""
+        try:
+            yield
+        except BaseException:
+            try:
+                self.io.writer.wait()
+            except Exception as error:
+                log.debug("the last checkpoint is not complete", exc_info=error)
+            raise
+        self.io.writer.wait()
 
     def _is_to_start_again(self) -> bool:
         """Whether the job goes back into the queue. SIGTERM comes with pre-emption and when the job's time is

@@ -44,11 +44,6 @@ class FlagsOfSteps:
             return _read(counted)
         return [False] * len(flags) if earlier is None else _read(earlier)
 
-    def settle(self) -> list[bool]:
-        """The flags of the last step, if they have not been told; else []."""
-        earlier, self._pending = self._pending, None
-        return [] if earlier is None else _read(earlier)
-
     def forget(self) -> None:
         """Leave what the last step has asked, since all processes act now."""
         self._pending = None

@@ -38,15 +38,22 @@ class StopOnSignal(StepCallback):
         super().__init__()
         self.request, self.checkpoints, self.pauses = request, checkpoints, pauses
         self._flags = FlagsOfSteps()
+        self._stopped = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
         self._flags.forget()
+        self._stopped = self.request.over = False
         self.request.install()  # again, since a library may have replaced the handlers
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        if any(self._flags.settle()[:1]):  # at the last step
+        """All processes end as one does that got a signal at the last step, also after it was asked for."""
+        if self.checkpoints.paused:  # training goes on from an earlier step
+            return
+        (stop,) = self._flags.exchange(trainer, self.request.asked, at_once=True)
+        if stop and not self._stopped:
             self._stop(trainer, trainer.global_step)
+        self.request.over = True
 
     def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         self.request.steps = True
@@ -65,7 +72,7 @@ class StopOnSignal(StepCallback):
             self.checkpoints.save(trainer, module, numbered=False)
 
     def _stop(self, trainer: pl.Trainer, step: int) -> None:
-        trainer.should_stop = True
+        trainer.should_stop = self._stopped = True
         self._share(trainer)
         assert self.request.number is not None
         name = signal.Signals(self.request.number).name

@@ -16,7 +16,7 @@ from stable_audio.checkpoints.format import TRAINING_ENTRY
 from stable_audio.checkpoints.shards import Like, read_shards
 from stable_audio.optim.split import is_split, like_split, local, own_rows
 from stable_audio.stored.shards_folder import is_shards
-from stable_audio.training.processes.gathering import whole_values
+from stable_audio.training.processes.gathering import whole, whole_values
 from stable_audio.training.processes.sharding import Sharding
 from stable_audio.wording import plural
 
@@ -123,18 +123,15 @@ class SplitWeights(ModelParallelStrategy):
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """All weights, on the first process, or the parts of this one."""
         assert self.model is not None
-        return super().lightning_module_state_dict() if self.gathers else self.model.state_dict()
+        # torch's function for it reads every weight by its name, which a layer with adapters computes then.
+        return whole(self.model.state_dict()) if self.gathers else self.model.state_dict()
 
     def load_model_state_dict(self, checkpoint: Any, strict: bool = True) -> None:
         """Take whole weights, of which every process keeps its part, or parts."""
-        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
-
         assert self.model is not None
-        if any(is_split(value) for value in checkpoint["state_dict"].values()):
-            self.model.load_state_dict(checkpoint["state_dict"], strict=strict)
-            return
-        options = StateDictOptions(full_state_dict=True, strict=strict)
-        set_model_state_dict(self.model, dict(checkpoint["state_dict"]), options=options)
+        own = self.model.state_dict()
+        parts = {name: _part_of(own.get(name), value) for name, value in checkpoint["state_dict"].items()}
+        self.model.load_state_dict(parts, strict=strict)
 
     @property
     def lightning_restore_optimizer(self) -> bool:
@@ -162,15 +159,19 @@ def parts_of_state(optimizer: Optimizer, state: Mapping[str, Any]) -> dict[str, 
 
     def part(number: int, value: Any) -> Any:
         weight = weights.get(number)
-        if not is_split(weight) or is_split(value) or not isinstance(value, Tensor):
-            return value
-        if value.shape != weight.shape:
-            return value
-        # A copy, so that what is left of the whole can be let go of.
-        return like_split(weight, own_rows(weight, value).to(local(weight).device, copy=True))
+        return _part_of(weight, value, copy=True)  # so that what is left of the whole can be let go of
 
     stored = state["state"].items()
     return {**state, "state": {n: {k: part(n, v) for k, v in values.items()} for n, values in stored}}
+
+
+def _part_of(weight: Tensor | None, value: Any, *, copy: bool = False) -> Any:
+    """What this process has of a whole tensor of the shape of a split weight; else the value as it is."""
+    if not is_split(weight) or is_split(value) or not isinstance(value, Tensor):
+        return value
+    if value.shape != weight.shape:
+        return value
+    return like_split(weight, own_rows(weight, value).to(local(weight).device, copy=copy))
 
 
 def measured(norm: Tensor) -> Tensor:

@@ -40,6 +40,8 @@ class StopRequest:
         others: number of the signal that another process got to end it, or None.
         save: whether a checkpoint is to be written after the current step.
         steps: whether the first step is done; before, there is nothing to save.
+        over: whether training is over and what is left is to write its files: a signal then changes nothing
+            of a run that none has ended before.
 
     Args:
         save_ends: SIGUSR1 ends the run as well, for a job that is put back into the queue; None: that is said
@@ -51,7 +53,8 @@ class StopRequest:
         self.others: int | None = None
         self.save = False
         self._save_ends = save_ends
-        self.steps = False
+        self.steps = self.over = False
+        self._over_again = False
         self._asked_at = 0.0
         self._process = os.getpid()
         self._previous: dict[int, object] = {}
@@ -102,6 +105,9 @@ class StopRequest:
 
             in_worker(number)
             return
+        if self.over and not self.asked:
+            self._receive_at_the_end(number)
+            return
         if number == SAVE and not self._save_ends:
             self.save = True
             log.info("%s: %s", _name(number), _SAVED if self._save_ends is False else _NOTED)
@@ -119,6 +125,16 @@ class StopRequest:
             _name(number),
             "this" if self.steps else "the first",
             f"; {_again(number)} stops at once, without one" if ends else "",
+        )
+
+    def _receive_at_the_end(self, number: int) -> None:
+        """What ends this process before the others are done would end them, too, in the middle of a file."""
+        if number == signal.SIGINT and self._over_again:
+            raise Interrupted(number)
+        again = f"; {_again(number)} ends it at once" if number == signal.SIGINT else ""
+        self._over_again = self._over_again or bool(again)
+        log.warning(
+            "%s: training is over, and the run ends when its files are written%s", _name(number), again
         )
 
     def _is_repeated(self, number: int) -> bool:

@@ -50,7 +50,8 @@ def _name_options(last: Mapping[str, Any], this: Mapping[str, Any]) -> None:
     changed = [
         f"--{key.replace('_', '-')} was {json.dumps(before[key])} and is {json.dumps(now[key])}"
         for key in SETTINGS
-        if key in before and _meaning(last, key) != _meaning(this, key)
+        # The same name may mean something else for another number of processes, which was not asked for.
+        if key in before and before[key] != now[key] and _meaning(last, key) != _meaning(this, key)
     ]
     if changed:
         log.warning("changed since the last start: %s", "; ".join(changed), extra=incident("changed setting"))

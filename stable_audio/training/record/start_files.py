@@ -12,7 +12,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -124,6 +124,11 @@ class _LogFile(logging.FileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass
+
+    def close(self) -> None:
+        """Write what is left of lines that found no room, where there is some now."""
+        with suppress(OSError):
+            super().close()
 
 
 class EarlyLog(logging.Handler):

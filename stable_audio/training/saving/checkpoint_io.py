@@ -126,8 +126,9 @@ class AtomicCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
     def teardown(self) -> None:
-        """Lightning's last call: everything is on disk when it returns."""
-        self.writer.wait()
+        """Lightning's last call, also after an error, which that of a file must not replace: the run asks for
+        the latter once more."""
+        self.writer.settle()
 
 
 def _write_file(path: Path, checkpoint: dict[str, Any]) -> None:

@@ -140,10 +140,14 @@ class BackgroundWriter:
         Raises:
             errors of a job.
         """
-        self._jobs.join()
+        self.settle()
         error, self._error = self._error, None
         if error is not None:
             raise error
+
+    def settle(self) -> None:
+        """Return when everything is on disk or has failed; `wait` raises the errors."""
+        self._jobs.join()
 
     def _submit(self, job: Callable[[], None]) -> None:
         if self._thread is None:  # not earlier, since threads do not survive a fork

@@ -79,14 +79,13 @@ def test_flags_are_told_one_step_later_unless_it_must_be_at_once() -> None:
     told = [flags.exchange(trainer, each) for each in (False, True, False, False)]
     assert told == [[False], [False], [True], [False]]
     assert flags.exchange(trainer, True, at_once=True) == [True]
-    assert flags.settle() == []
-    flags.exchange(trainer, True)
-    assert flags.settle() == [True]
-    assert flags.settle() == []
+    assert flags.exchange(trainer, False) == [False]  # and not once more
 
 
 class _Checkpoints:
     """Counts what is saved."""
+
+    paused = False
 
     def __init__(self, outdated: Callable[[int], bool] = lambda step: False) -> None:
         self.is_outdated, self.saved = outdated, list[str]()
@@ -134,9 +133,21 @@ def test_a_signal_in_the_last_step_is_known_to_all(monkeypatch: pytest.MonkeyPat
     assert request.exit_status == 143
 
 
+@pytest.mark.usefixtures("two")
+def test_a_signal_after_the_last_step_was_asked_for_is_known_to_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stable_audio.training.callbacks.stop.of_all", lambda number: [number, None])
+    callback, request = _stopping(_Checkpoints())
+    trainer = _trainer(should_stop=False, global_step=5)
+    callback.after_step(trainer, None, 5)  # type: ignore[arg-type]
+    request.signal = signal.SIGTERM
+    callback.on_train_end(trainer, None)
+    assert trainer.should_stop
+    assert request.exit_status == 143
+
+
 def _elsewhere(value: Tensor) -> Tensor:
     """Another process has got a signal to end."""
-    return torch.tensor([1.0, 0.0, 0.0]) + value
+    return (torch.arange(len(value)) == 0) + value
 
 
 @pytest.mark.usefixtures("two", "late")

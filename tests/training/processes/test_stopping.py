@@ -94,6 +94,42 @@ def test_sigterm_after_the_signal_for_the_queue_lets_the_first_step_be_done(
         request.restore()
 
 
+def test_signals_change_nothing_once_training_is_over() -> None:
+    """Another process may still write the last checkpoint, which the death of this one would cut off."""
+    request = StopRequest(save_ends=True).install()
+    request.over = True
+    try:
+        for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+            os.kill(os.getpid(), number)
+        assert (request.asked, request.exit_status) == (False, 0)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        request.others = signal.SIGUSR1  # of a run that was ended, the last signal counts
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert request.exit_status == 143
+    finally:
+        request.restore()
+
+
+@pytest.mark.parametrize(("number", "status"), [(None, 0), (signal.SIGUSR1, 138)])
+def test_signals_are_noted_until_all_processes_are_done(
+    tmp_path: Path, number: signal.Signals | None, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _slurm_job(tmp_path, monkeypatch)
+    run = tiny_run(tmp_path, max_steps=2 if number is None else 50, requeue=True)
+    if number is not None:
+        _signal_after(run, 2, number)
+    wait, handlers = run._wait_for_the_others, set[Any]()
+
+    def waits() -> None:
+        handlers.update(signal.getsignal(each) for each in stopping.SIGNALS)
+        wait()
+
+    run._wait_for_the_others = waits  # type: ignore[method-assign]
+    assert run.start() == status
+    assert handlers == {run.stop._receive}
+
+
 def test_a_run_stops_after_the_step_with_a_checkpoint(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     run = tiny_run(tmp_path, max_steps=50)

@@ -163,6 +163,7 @@ def test_strategies_that_are_the_same_for_one_process_are_no_change(
 ) -> None:
     _start_twice(tmp_path / "one", (1, 2, 1), (1, 2, 1), strategies=("auto", "fsdp"))
     _start_twice(tmp_path / "same", (2, 2, 1), (2, 2, 1), strategies=("auto", "ddp"))
+    _start_twice(tmp_path / "fewer", (2, 2, 1), (1, 4, 1), strategies=("fsdp", "fsdp"))
     assert not caplog.records
     _start_twice(tmp_path / "two", (2, 2, 1), (2, 2, 1), strategies=("auto", "fsdp"))
     assert '--strategy was "auto" and is "fsdp"' in caplog.text

@@ -20,6 +20,7 @@ from stable_audio.training.record.lines import planned
 from stable_audio.training.record.loggers.base import RunLogger
 from stable_audio.training.record.loggers.csv_logger import CSVLogger
 from stable_audio.training.record.loggers.guarded import GuardedLogger
+from stable_audio.training.record.start_files import logged_to
 from stable_audio.training.saving.folder import claim
 from stable_audio.training.saving.write_failure import write_failure
 from tests.data.folders import make_folder
@@ -93,6 +94,15 @@ def test_an_error_is_in_the_log(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="a defect"):
         run.start()
     assert "RuntimeError: a defect" in (tmp_path / "run" / "log.txt").read_text()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no file that is always full")
+def test_a_log_without_room_does_not_change_how_a_run_ends(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").symlink_to("/dev/full")
+    with logged_to(tmp_path, 0):
+        logging.getLogger("stable_audio").error("a line")
+    with pytest.raises(TrainingError, match="the last checkpoint"), logged_to(tmp_path, 0):
+        raise TrainingError("the last checkpoint was not written")
 
 
 class _Failing(RunLogger):

@@ -191,6 +191,28 @@ def test_a_mistake_while_writing_ends_the_run_with_its_own_words(
         tiny_run(tmp_path, max_steps=1).start()
 
 
+def test_why_a_run_dies_comes_before_what_has_become_of_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where another process is gone, with which this one trains and writes."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("Connection closed by peer")
+
+    monkeypatch.setattr(saved_module, "save_inference_file", fail)
+    run = tiny_run(tmp_path, max_steps=4, checkpoint_every=1)
+    step = run.module.training_step
+
+    def die(*args: Any, **options: Any) -> Any:
+        if run.trainer.global_step == 1:
+            raise TrainingError("process 1 of 2 has died")
+        return step(*args, **options)
+
+    run.module.training_step = die  # type: ignore[method-assign]
+    with pytest.raises(TrainingError, match="process 1 of 2 has died"):
+        run.start()
+
+
 def test_old_checkpoints_go_last_and_later_ones_stay(tmp_path: Path) -> None:
     folder = tmp_path / "run" / "checkpoints"
     tiny_run(tmp_path, max_steps=4, checkpoint_every=1, keep=2).start()

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.factory import create_model_from_config
 from tests.training.building import stored, tiny_config, tiny_run, write_files
 from tests.training.saving.test_resume import ROOT, _wait_for_steps, assert_same_checkpoint
+from tests.training.worlds import run_world
 
 CONFIG = tiny_config(
     lora_config={"rank": 2, "adapter_type": "dora-cols", "dropout": 0.2}, cfg_dropout_prob=0.5
@@ -64,6 +66,29 @@ def test_two_processes_train_the_adapter_of_one(tmp_path: Path) -> None:
     assert any(bool(value.any()) for key, value in one.items() if key.endswith("lora_B"))
     for key, value in one.items():
         assert torch.allclose(value, two[key], atol=1e-4), key
+
+
+def _train(folder: Path, **options: Any) -> None:
+    run = tiny_run(folder, CONFIG, checkpoint_every=0, demos=False, **options)
+    assert run.start() == 0
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch has no torch.distributed")
+def test_an_adapter_on_another_one_with_split_weights_is_saved_and_goes_on(tmp_path: Path) -> None:
+    """Layers with two adapters compute their weight, from parts that are no weight by themselves."""
+    base = stored(tmp_path, ".safetensors", tiny_config())
+    _train(tmp_path, name="first", max_steps=1, pretrained_ckpt_path=str(base))
+    further = {
+        "name": "second",
+        "pretrained_ckpt_path": str(tmp_path / "first"),
+        "devices": "auto",
+        "strategy": "fsdp",
+    }
+    for steps in (1, 2):
+        run_world(2, partial(_train, max_steps=steps, recover=steps > 1, **further), tmp_path)
+    content = load_torch_file(tmp_path / "second" / "last.ckpt")
+    assert content["stable_audio"]["step"] == 2
+    assert any(bool(value.any()) for key, value in content["state_dict"].items() if key.endswith("lora_B"))
 
 
 def test_files_of_rank_16_of_the_large_model_are_small() -> None:
