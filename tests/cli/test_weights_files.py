@@ -11,10 +11,10 @@ from stable_audio.cli import main
 NONE = "none.safetensors"
 
 REFUSED = {
-    f"export {NONE} out.txt": "OUTPUT out.txt: the name must end in .safetensors or .ckpt",
-    f"adapter merge {NONE} out.txt --adapter a": "OUTPUT out.txt: the name must end in",
-    f"adapter extract {NONE} {NONE} out.txt --rank 1": "OUTPUT out.txt: the name must end in",
-    f"adapter convert {NONE} out.txt": "OUTPUT out.txt: the name must end in",
+    f"export {NONE} out.txt": "out.txt: the name must end in .safetensors or .ckpt",
+    f"adapter merge {NONE} out.txt --adapter a": "out.txt: the name must end in .safetensors or .ckpt",
+    f"adapter extract {NONE} {NONE} out.txt --rank 1": "out.txt: an adapter is written as .safetensors",
+    f"adapter convert {NONE} out.txt": "out.txt: an adapter is written as .safetensors",
     f"adapter merge {NONE} out.ckpt": "no adapter to merge; name one or several with --adapter",
     f"adapter convert {NONE} out.ckpt --root model": "--root is the module that PEFT wraps",
     f"adapter convert {NONE} out.ckpt --model-config m.json": "--model-config is the model file of --base",
