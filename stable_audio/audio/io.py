@@ -30,6 +30,7 @@ __all__ = [
     "AudioSource",
     "SavedAudio",
     "Sound",
+    "check_format",
     "check_subtype",
     "open_sound",
     "read_audio",
@@ -136,6 +137,14 @@ def save_audio(
         if comment is not None and suffix in IN_CHUNKS and not add_chunk(temporary, comment):
             _LOG.warning("%s: the file is too large for a comment", target)
     return SavedAudio(target, peak, clipped)
+
+
+def check_format(format: str) -> None:
+    """Raise ValueError if no file can be written with the suffix `format`."""
+    container = _FORMATS.get(format, format.upper())
+    if format != "m4a" and container not in soundfile.available_formats():
+        known = ", ".join(sorted(suffix.lstrip(".") for suffix in AUDIO_EXTENSIONS))
+        raise ValueError(f"format '{format}' is unknown; usual ones are {known}")
 
 
 def check_subtype(format: str, subtype: str | None) -> None:

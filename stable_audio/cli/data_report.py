@@ -23,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model-config",
         metavar="CONFIG",
-        help="model file: also list items whose metadata its conditioners cannot use; sets the three options "
-        "below",
+        help="model file: also list items whose metadata its conditioners cannot use; says what the three "
+        "options below are, where they are left out",
     )
     parser.add_argument(
         "--sample-rate",

@@ -24,9 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     with importing():
+        from stable_audio.audio.io import check_format
         from stable_audio.cli.codec_options import chunking, codec_from
         from stable_audio.inference.codec.decode import decode_folder
 
+    if args.format is not None:
+        check_format(args.format)
     require_folder(args.out)
     codec = codec_from(args)
     results = list(

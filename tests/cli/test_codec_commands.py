@@ -85,6 +85,16 @@ def test_there_and_back(paths: dict[str, str], capsys: pytest.CaptureFixture[str
     assert torch.equal(read_audio(Path(paths["back"]) / "audio" / "b" / "c.flac")[0], ramp(100))
 
 
+def test_an_unknown_format_is_named_before_a_model_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["decode", str(tmp_path), "-o", str(tmp_path / "out"), "--model-config", "none.json"]
+    assert main([*command, "--format", "foo"]) == 2
+    assert "format 'foo' is unknown; usual ones are aif, " in capsys.readouterr().err
+    assert main([*command, "--format", "m4a"]) == 2
+    assert "none.json" in capsys.readouterr().err
+
+
 def test_untrained_weights_are_refused(paths: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["encode", paths["in"], "-o", paths["out"], "--model-config", paths["autoencoder"]]
     assert main(arguments) == 2

@@ -156,6 +156,8 @@ def read_folder(
         if from_name:
             path = os.path.join(place.name, name)
             text = caption if template is None else template(path, metadata, dict)
+            if text is None and "prompt" in needs:
+                return Rejected(name, f"no caption, and it lacks what --caption '{caption}' is made of")
             metadata |= {} if text is None else {"prompt": text}
         refusal = check.refusal({**dict.fromkeys(CROP_KEYS, 0), **metadata}) if check is not None else None
         if refusal is not None:

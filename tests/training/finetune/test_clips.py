@@ -90,6 +90,18 @@ def test_names_without_a_letter_are_no_captions(tmp_path: Path) -> None:
     assert len(read(folder, check=check).clips) == 2
 
 
+def test_a_template_that_cannot_be_filled_is_named(tmp_path: Path) -> None:
+    check = ValueCheck({"prompt": TextValue()})
+    folder = write_sounds(tmp_path / "s", 2)
+    found = read(folder, check=check, caption="{mood} zorb")
+    assert [c.path for c in found.clips] == ["warm_tone-0.wav"]  # it has a caption of its own
+    reason = "no caption, and it lacks what --caption '{mood} zorb' is made of"
+    assert found.unusable == {reason: ["warm_tone-1.wav"]}
+    (folder / "warm_tone-1.json").write_text('{"mood": "warm"}')
+    captions = [c.metadata["prompt"] for c in read(folder, check=check, caption="{mood} zorb").clips]
+    assert captions == ["a zorb, note 0", "warm zorb"]
+
+
 def test_the_digest_is_that_of_the_content(tmp_path: Path) -> None:
     folder = write_sounds(tmp_path / "s", 2)
     first, second = read(folder).clips
