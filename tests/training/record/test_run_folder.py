@@ -194,6 +194,11 @@ def test_a_metrics_file_of_something_else_is_put_aside(tmp_path: Path) -> None:
     assert tiny_run(tmp_path, max_steps=2, recover=True).start() == 0
     assert [r["step"] for r in _rows(tmp_path / "run")] == ["2"]
     assert (tmp_path / "run" / "metrics.damaged.csv").read_bytes() == b"\0" * 100
+    path.unlink()
+    path.mkdir()
+    assert tiny_run(tmp_path, max_steps=3, recover=True).start() == 0
+    assert [r["step"] for r in _rows(tmp_path / "run")] == ["3"]
+    assert (tmp_path / "run" / "metrics.damaged2.csv").is_dir()
 
 
 def test_a_full_disk_is_called_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,13 +6,13 @@ import csv
 import io
 import itertools
 import logging
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.training.record.loggers.base import RunLogger
+from stable_audio.training.saving.folder import make_way, put_aside
 from stable_audio.wording import plural
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ class CSVLogger(RunLogger):
         self._last: dict[str, str] = {}
         self._last_at = self._end = 0
         self._damaged = 0
+        make_way(self.path)
         resumes = self.resumed_at > 0 and self.path.is_file()
         if resumes:
             self._columns = self._header()
@@ -82,9 +83,9 @@ class CSVLogger(RunLogger):
             columns = _names(self._text(file))
         if columns[:1] == ["step"]:
             return columns
-        aside = self.path.with_suffix(".damaged.csv")
-        os.replace(self.path, aside)
-        log.warning("%s has no column 'step' and is now %s; a new one begins", self.path, aside)
+        log.warning(
+            "%s has no column 'step' and is now %s; a new one begins", self.path, put_aside(self.path)
+        )
         return self._columns
 
     def _text(self, file: BinaryIO) -> Iterator[str]:
