@@ -60,3 +60,8 @@ def plural(count: int, noun: str, verb: str = "", *, form: str = "") -> str:
     if count == 1:
         return f"1 {noun}" + (f" {_SINGULAR.get(verb, f'{verb}s')}" if verb else "")
     return f"{count:{form}} {noun}{'es' if noun.endswith(_SIBILANTS) else 's'}" + (f" {verb}" if verb else "")
+
+
+def flag_of(name: str) -> str:
+    """The flag of the command line that sets an argument: "batch_size" -> "--batch-size"."""
+    return f"--{name.replace('_', '-')}"

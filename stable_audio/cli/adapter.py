@@ -88,8 +88,6 @@ def _merge(args: argparse.Namespace) -> int:
     from stable_audio.adapters.spec import specs_of
     from stable_audio.checkpoints.adapted import merge_files
 
-    if not args.adapter:
-        raise ValueError("no adapter to merge; name one or several with --adapter")
     require_file(args.output, "OUTPUT", args.base)
     path = merge_files(
         args.base,

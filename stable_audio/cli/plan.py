@@ -11,6 +11,7 @@ from stable_audio.cli.importing import importing
 from stable_audio.cli.numbers import above_zero, at_least
 from stable_audio.cli.options import DTYPES, add_lenient
 from stable_audio.training.options import RunOptions
+from stable_audio.wording import flag_of
 
 HELP = "plan the memory of training or generation, and find what fits a device"
 
@@ -95,8 +96,7 @@ def run(args: argparse.Namespace) -> int:
 def _refuse_flags_of_the_other_plan(args: argparse.Namespace) -> None:
     """Raise ValueError for what would be accepted and left out of account."""
     others = OF_TRAINING if args.generate else OF_GENERATION
-    strange = [name for name in others if getattr(args, name) is not None]
-    flags = ", ".join("--batch" if name == "clips" else f"--{name.replace('_', '-')}" for name in strange)
+    flags = ", ".join("--batch" if name == "clips" else flag_of(name) for name in given(args, *others))
     if args.generate and args.dataset is not None:
         flags = ", ".join(filter(None, (f"the dataset file {args.dataset}", flags)))
     if flags and args.generate:

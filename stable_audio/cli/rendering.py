@@ -38,6 +38,7 @@ from stable_audio.inference.rendering.render import OutputFiles, Rendered
 from stable_audio.inference.rendering.request import RenderRequest
 from stable_audio.inference.rendering.shards import JobPart
 from stable_audio.model import DiffusionModel
+from stable_audio.wording import flag_of
 
 _RECIPE_ARGUMENTS = (
     (
@@ -145,7 +146,7 @@ def _check(args: argparse.Namespace) -> None:
     for name in ("count", "batch_size"):
         value = getattr(args, name)
         if value is not None and value < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, found {value}")
+            raise ValueError(f"{flag_of(name)} must be at least 1, found {value}")
     prompts = [("--prompt", text) for text in args.prompt or []]
     prompts += [(f"--{part}-prompt", getattr(args, f"{part}_prompt")) for part in ("negative", "init", "to")]
     for flag, text in prompts:
@@ -191,7 +192,7 @@ def _negative(args: argparse.Namespace) -> dict[str, Any] | None:
 
 
 def _request_from_recipe(args: argparse.Namespace) -> RenderRequest:
-    conflicts = [f"--{n.replace('_', '-')}" for n in _RECIPE_ARGUMENTS if getattr(args, n) is not None]
+    conflicts = [flag_of(n) for n in _RECIPE_ARGUMENTS if getattr(args, n) is not None]
     if conflicts:
         raise ValueError(f"--from-json already sets {', '.join(conflicts)}; leave them out")
     return RenderRequest.from_recipe(

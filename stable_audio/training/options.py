@@ -10,7 +10,7 @@ from typing import Any
 from stable_audio.characters import refuse, refuse_name
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.precision_names import precision_name
-from stable_audio.wording import plural
+from stable_audio.wording import flag_of, plural
 
 FOLDING = ("", "pre_load", "post_load")
 CHECKPOINT_WEIGHTS = ("whole", "base", "difference")
@@ -149,9 +149,7 @@ class RunOptions:
             ("profile", 0),
         ):
             if getattr(self, name) is not None and getattr(self, name) < least:
-                raise TrainingError(
-                    f"--{name.replace('_', '-')} must be at least {least}, found {getattr(self, name)}"
-                )
+                raise TrainingError(f"{flag_of(name)} must be at least {least}, found {getattr(self, name)}")
         if self.keep == 0 or self.keep < -1:
             raise TrainingError(f"--keep must be at least 1, or -1 for all, found {self.keep}")
         if self.max_steps == 0 or self.max_steps < -1:

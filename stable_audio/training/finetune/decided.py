@@ -15,6 +15,7 @@ from stable_audio.characters import readable_json
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.finetune.clips import FolderClip, FolderClips
 from stable_audio.training.options import RunOptions
+from stable_audio.wording import flag_of
 
 FOLDER = "finetune"
 """Folder of these files, in that of the run."""
@@ -63,7 +64,7 @@ class Decided:
         for name, value in {**self.run, "name": f"{self.run['name']}-again"}.items():
             if name == "recover":
                 continue
-            flag = f"--{name.replace('_', '-')}"
+            flag = flag_of(name)
             words += (
                 [flag, str(value)]
                 if not isinstance(value, bool)

@@ -12,7 +12,7 @@ from stable_audio.adapters import ADAPTER_TYPES
 from stable_audio.characters import refuse
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.finetune.clips import NAME_TEMPLATE
-from stable_audio.wording import did_you_mean
+from stable_audio.wording import did_you_mean, flag_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +80,11 @@ class FinetuneRequest:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 shown = value / 2**30 if name == "device_memory" else value
-                raise TrainingError(f"{_flag(name)} must be above 0 and finite, found {shown:g}")
+                raise TrainingError(f"{flag_of(name)} must be above 0 and finite, found {shown:g}")
         for name, least in (("keep_clips", 1), ("sampling_steps", 1), ("num_workers", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
-                raise TrainingError(f"{_flag(name)} must be at least {least}, found {value}")
+                raise TrainingError(f"{flag_of(name)} must be at least {least}, found {value}")
         if self.cfg_scale is not None and not math.isfinite(self.cfg_scale):
             raise TrainingError(f"--cfg-scale must be a finite number, found {self.cfg_scale}")
         if self.keep is None and self.keep_clips != FinetuneRequest.keep_clips:
@@ -131,7 +131,3 @@ class FinetuneRequest:
             for f in fields(self)
             if f.name not in ("overwrite", "device_memory")
         }
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

@@ -12,8 +12,9 @@ from stable_audio.audio.json_files import JsonError, read_json_object
 from stable_audio.incidents import incident
 from stable_audio.training.batches.step_clips import StepClips, other_clips
 from stable_audio.training.precision_names import precision_name
+from stable_audio.training.record.run_record import last_start
 from stable_audio.training.saving.continuing import differences
-from stable_audio.wording import plural
+from stable_audio.wording import flag_of, plural
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +38,7 @@ def name_changed_options(starts: Sequence[Any], options: Mapping[str, Any], *, p
         options: those of this start.
         processes: number of its processes.
     """
-    last = starts[-1] if starts else None
-    if not isinstance(last, Mapping) or not isinstance(last.get("options"), Mapping):
+    if (last := last_start(starts)) is None:
         return
     now = json.loads(json.dumps(dict(options), default=str))
     _name_options(last, {"processes": processes, "options": now})
@@ -48,7 +48,7 @@ def name_changed_options(starts: Sequence[Any], options: Mapping[str, Any], *, p
 def _name_options(last: Mapping[str, Any], this: Mapping[str, Any]) -> None:
     before, now = last["options"], this["options"]
     changed = [
-        f"--{key.replace('_', '-')} was {json.dumps(before[key])} and is {json.dumps(now[key])}"
+        f"{flag_of(key)} was {json.dumps(before[key])} and is {json.dumps(now[key])}"
         for key in SETTINGS
         # The same name may mean something else for another number of processes, which was not asked for.
         if key in before and before[key] != now[key] and _meaning(last, key) != _meaning(this, key)

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -202,6 +202,12 @@ def _keep(content: dict[str, Any], entries: Iterable[Mapping[str, Any]]) -> None
     if (surplus := len(kept) - FIRST_INCIDENTS - LAST_INCIDENTS) > 0:
         del kept[FIRST_INCIDENTS : FIRST_INCIDENTS + surplus]
         content["further_incidents"] = content.get("further_incidents", 0) + surplus
+
+
+def last_start(starts: Sequence[Any]) -> Mapping[str, Any] | None:
+    """The last start of a record, if there is one that says with what options."""
+    last = starts[-1] if starts else None
+    return last if isinstance(last, Mapping) and isinstance(last.get("options"), Mapping) else None
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from stable_audio.training.options import RunOptions
 from stable_audio.training.record.start_files import versions
 from stable_audio.training.saving.resuming import Resumed
 from stable_audio.training.starting.precision import device_type
+from stable_audio.wording import flag_of
 
 OWN = (
     "any_base",
@@ -50,7 +51,7 @@ def start_facts(config: ModelConfig, files: Datasets, options: RunOptions) -> di
     facts: dict[str, str] = {}
     for name, value in asdict(options).items():
         if name not in OWN:
-            flag = f"--{name.replace('_', '-')}"
+            flag = flag_of(name)
             facts[flag] = _place(value) if PLACES.search(name) or name == "adapters" else _shown(value)
     facts["device"] = device_type(options)
     installed = versions()

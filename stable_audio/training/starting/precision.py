@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -14,7 +13,7 @@ from stable_audio.inference.rates import bfloat16_gain
 from stable_audio.training.devices.float8 import check_float8
 from stable_audio.training.options import RunOptions
 from stable_audio.training.processes.cluster import on_gpu
-from stable_audio.training.record.run_record import RECORD, read_record
+from stable_audio.training.record.run_record import RECORD, last_start, read_record
 from stable_audio.training.saving.resuming import Resumed
 
 log = logging.getLogger(__name__)
@@ -63,8 +62,8 @@ def decided(options: RunOptions, *, processes: int, resumed: Resumed | None) -> 
 
 def _of_earlier_start(options: RunOptions) -> str | None:
     """The precision of the last start in the folder, if that may have been taken by a measurement."""
-    last = next(reversed(read_record(options.folder / RECORD)["starts"]), None)
-    if not isinstance(last, Mapping) or not isinstance(last.get("options"), Mapping) or last.get("gpus"):
+    last = last_start(read_record(options.folder / RECORD)["starts"])
+    if last is None or last.get("gpus"):
         return None
     precision = last["options"].get(PRECISION_KEY)
     return precision if precision in (FLOAT32, MIXED) else None

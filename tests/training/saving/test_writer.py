@@ -19,6 +19,7 @@ from torch import nn
 
 from stable_audio.checkpoints import read_checkpoint
 from stable_audio.training.errors import TrainingError
+from stable_audio.training.run import Run
 from stable_audio.training.saving import checkpoint_io
 from stable_audio.training.saving import saved as saved_module
 from stable_audio.training.saving.writer import BackgroundWriter, HostCopies, in_parts
@@ -164,17 +165,21 @@ def test_the_end_of_the_run_waits_for_the_disk(tmp_path: Path, monkeypatch: pyte
     assert read_checkpoint(tmp_path / "run" / "last.safetensors").info["step"] == "1"
 
 
+def _die_at_step_1(run: Run, message: str) -> None:
+    step = run.module.training_step
+
+    def die(*args: Any, **options: Any) -> Any:
+        if run.trainer.global_step == 1:
+            raise TrainingError(message)
+        return step(*args, **options)
+
+    run.module.training_step = die  # type: ignore[method-assign]
+
+
 def test_a_run_that_dies_waits_for_the_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _slow_disk(monkeypatch, 0.3)
     run = tiny_run(tmp_path, max_steps=4, checkpoint_every=1)
-    step = run.module.training_step
-
-    def fail(*args: Any, **options: Any) -> Any:
-        if run.trainer.global_step == 1:
-            raise TrainingError("a loss of step 1")
-        return step(*args, **options)
-
-    run.module.training_step = fail  # type: ignore[method-assign]
+    _die_at_step_1(run, "a loss of step 1")
     with pytest.raises(TrainingError, match="a loss of step 1"):
         run.start()
     assert read_checkpoint(tmp_path / "run" / "last.ckpt").info["step"] == 1
@@ -201,14 +206,7 @@ def test_why_a_run_dies_comes_before_what_has_become_of_its_checkpoint(
 
     monkeypatch.setattr(saved_module, "save_inference_file", fail)
     run = tiny_run(tmp_path, max_steps=4, checkpoint_every=1)
-    step = run.module.training_step
-
-    def die(*args: Any, **options: Any) -> Any:
-        if run.trainer.global_step == 1:
-            raise TrainingError("process 1 of 2 has died")
-        return step(*args, **options)
-
-    run.module.training_step = die  # type: ignore[method-assign]
+    _die_at_step_1(run, "process 1 of 2 has died")
     with pytest.raises(TrainingError, match="process 1 of 2 has died"):
         run.start()
 
