@@ -1,7 +1,8 @@
 """Published models with random weights on a GPU, from conditioning to sound; part of `inference.py`.
 
 Without guidance where 8 steps are taken, as models do that were post-trained for few steps. Rows appear as
-they are measured: first without the compiler, which takes most of the time.
+they are measured, since time may run out: first all models in the first precision, then compiled, which takes
+most of the time, then one clip at a time in the other precisions.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -36,11 +37,11 @@ class Shape:
 
 
 SHAPES = {
-    "open": Shape(OPEN, 100, 7.0, (47.0,), (1, 8)),
+    "open": Shape(OPEN, 50, 7.0, (47.0,), (1, 8)),
     "small": Shape("model_configs/stable_audio_3/small.json", 8, 1.0, (5.0, 30.0, 120.0)),
     "medium": Shape("model_configs/stable_audio_3/medium.json", 8, 1.0, (5.0, 30.0, 120.0, 380.0)),
 }
-PRECISIONS = ("float32", "float16", "bfloat16")
+PRECISIONS = ("bfloat16", "float16", "float32")
 
 
 def add_arguments(group: Any) -> None:
@@ -56,21 +57,33 @@ def main(args: argparse.Namespace) -> None:
         f"{card(args.device)}; from conditioning to sound on the host; float32 products: TF32\n", flush=True
     )
     print(f"{'':8}{'s':>6}{'batch':>7}  {'':24}{'s end to end':>13}{'x real time':>13}{'GiB':>7}")
+    first, *others = args.precisions
     for name in args.models:
-        shape = SHAPES[name]
-        model = _model(shape.config, args.device)
-        for dtype in args.precisions:
-            model.backbone.to(getattr(torch, dtype))
-            ways = {f"plain, {dtype}": plain_of(model), f"ours, {dtype}": ours_of(model)}
-            measure(name, shape, model, ways, args)
+        uncompiled(name, SHAPES[name], [first], args)
     for name in args.models:
-        shape = SHAPES[name]
-        model = _model(shape.config, args.device)
-        place(model, dtype=args.compile_precision, device=args.device, compiled=True)
-        started = time.perf_counter()
-        ways = {f"compiled, {args.compile_precision}": ours_of(model)}
+        compiled(name, SHAPES[name], args)
+    for name in args.models:
+        uncompiled(name, replace(SHAPES[name], batches=(1,)), others, args)
+
+
+def uncompiled(name: str, shape: Shape, precisions: Sequence[str], args: argparse.Namespace) -> None:
+    """Rows of the plain loop and of `generate`, in turns, in each precision."""
+    if not precisions:
+        return
+    model = _model(shape.config, args.device)
+    for dtype in precisions:
+        model.backbone.to(getattr(torch, dtype))
+        ways = {f"plain, {dtype}": plain_of(model), f"ours, {dtype}": ours_of(model)}
         measure(name, shape, model, ways, args)
-        print(f"{name}: compiled and measured in {time.perf_counter() - started:.0f} s", flush=True)
+
+
+def compiled(name: str, shape: Shape, args: argparse.Namespace) -> None:
+    """Rows of `generate --compile`."""
+    model = _model(shape.config, args.device)
+    place(model, dtype=args.compile_precision, device=args.device, compiled=True)
+    started = time.perf_counter()
+    measure(name, shape, model, {f"compiled, {args.compile_precision}": ours_of(model)}, args)
+    print(f"{name}: compiled and measured in {time.perf_counter() - started:.0f} s", flush=True)
 
 
 Sampled = Callable[[Shape, float, int], torch.Tensor]

@@ -50,7 +50,7 @@ def main() -> None:
     print(f"{card(args.device)}; {args.config}\n")
     attention(args)
     for mode in args.modes:
-        step, _ = STEPS[mode](Setup(args.config, args.batch, args.frames, args.device))
+        step = STEPS[mode](Setup(args.config, args.batch, args.frames, args.device))
         for _ in range(3):
             step()
         print(f"\n{mode}, batch {args.batch}")

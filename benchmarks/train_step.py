@@ -111,10 +111,9 @@ def steps(args: argparse.Namespace) -> None:
             args.batch,
             args.frames,
             args.device,
-            channels=args.channels,
             precision=PRECISIONS[dtype],
         )
-        works |= {(dtype, way): STEPS[way](setup)[0] for way in args.ways}
+        works |= {(dtype, way): STEPS[way](setup) for way in args.ways}
         works[dtype, "bound"] = bound_step(args, items=args.batch, tokens=args.frames, place=setup.place)
     named = {f"{way}, {dtype}": work for (dtype, way), work in works.items()}
     times = time_together(named, rounds=args.rounds, device=args.device)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,11 +16,14 @@ from torch import Tensor, nn
 
 from stable_audio.config import ModelConfig
 from stable_audio.data.base import Batch
+from stable_audio.model import DiffusionModel
 from stable_audio.nn.compiling import compile_network
 from stable_audio.training.build import build_training
-from stable_audio.training.check.footprint import planned_memory
 from stable_audio.training.devices.float8 import use_float8
 from stable_audio.training.diffusion.module import DiffusionTraining
+from stable_audio.training.memory_plan import Planner, choice_of
+from stable_audio.training.memory_plan.training_plan import TrainingPlan
+from stable_audio.training.options import RunOptions
 
 Step = Callable[[], Any]
 
@@ -33,7 +36,6 @@ class Setup:
         config: model file relative to the repository, or its contents.
         batch: clips per step.
         frames: latent frames of a clip.
-        channels: channels of the latents.
         precision: as of `train --precision`; all but 32-true are bfloat16 by autocast.
     """
 
@@ -41,7 +43,6 @@ class Setup:
     batch: int
     frames: int
     device: str
-    channels: int = 64
     precision: str = "bf16-mixed"
 
     @property
@@ -57,39 +58,50 @@ class Setup:
         kind = torch.device(self.device).type
         return torch.autocast(kind, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
-    def training(self, *, checkpointing: bool) -> tuple[DiffusionTraining, ModelConfig]:
+    def training(self, *, checkpointing: bool) -> DiffusionTraining:
         """The training of a run with stored latents, an average of weights and dropped conditioning."""
-        model, config = published_model(
-            self, pre_encoded=True, gradient_checkpointing=checkpointing, use_ema=True, cfg_dropout_prob=0.1
-        )
+        model, config = self._published(checkpointing=checkpointing)
         model.pretransform = None
         module = build_training(config, model, batch_size=self.batch)
         assert isinstance(module, DiffusionTraining)
-        return module.train(), config
+        return module.train()
 
-    def planned(self, config: ModelConfig) -> float:
-        """Bytes that `stable-audio check` expects."""
-        return planned_memory(config, batch_size=self.batch)["total"]
+    def plan(self) -> TrainingPlan:
+        """What `stable-audio plan` says of a step that recomputes nothing: its memory and its operations."""
+        model, config = replace(self, device="meta")._published(checkpointing=False)
+        planner = Planner(
+            config,
+            device=torch.device(self.device).type,
+            sample_size=self.frames * model.downsampling_ratio,
+            texts_read=True,  # fixed tensors stand in for the text encoder
+        )
+        return planner.plan(choice_of(config, RunOptions(batch_size=self.batch), precision=self.precision))
 
-    def latents(self) -> Tensor:
-        return torch.randn(self.batch, self.channels, self.frames)
+    def batch_of(self, module: DiffusionTraining) -> Batch:
+        """Random latents on the host, page-locked where the device is a GPU."""
+        latents = torch.randn(self.batch, module.model.io_channels, self.frames)
+        if self.device.startswith("cuda"):
+            latents = latents.pin_memory()
+        return Batch(latents, [{"path": "x"}] * self.batch)
+
+    def _published(self, *, checkpointing: bool) -> tuple[DiffusionModel, ModelConfig]:
+        return published_model(
+            self, pre_encoded=True, gradient_checkpointing=checkpointing, use_ema=True, cfg_dropout_prob=0.1
+        )
 
 
-def our_step(setup: Setup, *, compiled: bool = False, whole: bool = False) -> tuple[Step, float]:
-    """A step as a run takes it, and the memory planned for it in bytes.
+def our_step(setup: Setup, *, compiled: bool = False, whole: bool = False) -> Step:
+    """A step as a run takes it.
 
     Args:
         whole: compile the whole backbone, not one block for all.
     """
-    module, config = setup.training(checkpointing=False)
+    module = setup.training(checkpointing=False)
     use_float8(module.model, setup.precision, compiled=compiled)
     if compiled:
         backbone = module.model.backbone
         backbone.compile() if whole else compile_network(backbone)
-    latents = setup.latents()
-    pinned = latents.pin_memory() if setup.device.startswith("cuda") else latents
-    host = Batch(pinned, [{"path": "x"}] * setup.batch)
-    return stepping(module, setup, itertools.repeat(host)), setup.planned(config)
+    return stepping(module, setup, itertools.repeat(setup.batch_of(module)))
 
 
 def stepping(module: DiffusionTraining, setup: Setup, batches: Iterator[Batch]) -> Step:
@@ -114,21 +126,21 @@ def stepping(module: DiffusionTraining, setup: Setup, batches: Iterator[Batch]) 
     return step
 
 
-def plain_step(setup: Setup) -> tuple[Step, float]:
-    """A step as one writes it straight away, and the memory planned for it in bytes.
+def plain_step(setup: Setup) -> Step:
+    """A step as one writes it straight away.
 
     Every layer is recomputed, the graph is searched for parameters without gradient (as DDP does with
     find_unused_parameters), the average is taken parameter by parameter, and the loss is read in every step.
     """
-    module, config = setup.training(checkpointing=True)
+    module = setup.training(checkpointing=True)
     model = module.model
     average = [p.detach().clone() for p in model.backbone.parameters()]
     module.ema = None
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
-    latents = setup.latents()
+    host = setup.batch_of(module)
 
     def step() -> None:
-        there = Batch(latents.to(setup.device), [{}] * setup.batch)
+        there = Batch(host.audio.to(setup.device), host.metadata)
         with setup.autocast():
             loss = module.training_step(there)
         unreached(loss, model)
@@ -141,10 +153,10 @@ def plain_step(setup: Setup) -> tuple[Step, float]:
                 kept.lerp_(now, 1e-4)
         loss.item()
 
-    return step, setup.planned(config)
+    return step
 
 
-STEPS: dict[str, Callable[[Setup], tuple[Step, float]]] = {
+STEPS: dict[str, Callable[[Setup], Step]] = {
     "plain": plain_step,
     "eager": our_step,
     "compiled": lambda setup: our_step(setup, compiled=True),

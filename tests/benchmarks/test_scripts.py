@@ -86,6 +86,21 @@ SIZES = ["--depth", "1", "--dim", "32", "--heads", "2", "--frames", "16", "--rou
             + ["--heads", "2", "--head-width", "16"],
             ["1x8x8", "1x8x3"],
         ),
+        (
+            "gpu_training",
+            [
+                "--config",
+                "model_configs/quickstart/latent.json",
+                "--frames",
+                "8",
+                "--batch",
+                "2",
+                "--rounds",
+                "1",
+            ]
+            + ["--matmul", "64", "--modes", "eager", "plain", "--device", "cpu"],
+            ["2"],
+        ),
         ("layers", ["--frames", "64", "--rounds", "1"], ["attention, fused", "snake, keeps x alone"]),
         pytest.param(  # so many processes, too
             "loading",

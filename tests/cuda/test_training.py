@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from stable_audio.data.base import Batch
 from stable_audio.training.errors import TrainingError
@@ -89,6 +90,32 @@ def test_a_batch_that_is_not_finite_leaves_the_weights_alone(tmp_path: Path) -> 
     with pytest.raises(TrainingError, match="not finite at step 3; the weights were not changed"):
         run.start()
     assert all(torch.equal(v, before[max(before)][k]) for k, v in before[2].items())
+
+
+def test_a_compiled_run_learns_as_one_that_is_not(tmp_path: Path) -> None:
+    losses = []
+    for compiles in (False, True):
+        options: dict[str, Any] = {"precision": "bf16-mixed", "batch_size": 8, "demos": False, **GPU}
+        run = tiny_run(tmp_path / str(compiles), max_steps=20, compile=compiles, **options)
+        assert run.start() == 0
+        losses.append(run.scalars.latest["train/loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+@pytest.mark.parametrize("kind", ["file", "shards"])
+def test_weights_that_rest_on_the_host_train_as_those_on_the_device(kind: str, tmp_path: Path) -> None:
+    weights = []
+    for offloads in (False, True):
+        options: dict[str, Any] = {"strategy": "fsdp", "cpu_offload": offloads, "demos": False, **GPU}
+        options["checkpoint_format"] = kind
+        for steps in (3, 6):
+            run = tiny_run(tmp_path / str(offloads), max_steps=steps, recover=steps > 3, **options)
+            assert run.start() == 0
+            if torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()
+        weights.append(load_file(run.options.folder / "last.safetensors"))
+    for name, value in weights[1].items():
+        torch.testing.assert_close(value, weights[0][name], msg=name)
 
 
 def test_an_adversarial_autoencoder(tmp_path: Path) -> None:
