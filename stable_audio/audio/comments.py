@@ -15,6 +15,7 @@ from typing import BinaryIO
 import soundfile
 
 from stable_audio.audio.opening import system_name
+from stable_audio.audio.pyav import open_container, tags_of
 
 _ORDERS = {b"RIFF": "<", b"FORM": ">"}
 """First bytes of a file of chunks -> byte order of its sizes."""
@@ -66,8 +67,8 @@ def _of_container(path: str | Path) -> str | None:
     except ImportError:
         return None
     try:
-        with av.open(str(path), metadata_errors="ignore") as container:
-            return container.metadata.get("comment")
+        with open_container(str(path)) as container:
+            return tags_of(container).get("comment")
     except (av.FFmpegError, OSError, ValueError):
         return None
 

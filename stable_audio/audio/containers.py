@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from stable_audio.audio import pyav
 from stable_audio.audio.errors import AudioError
 
 _WARM_UP = 8192
@@ -39,8 +40,7 @@ def open_container(path: str, file: BinaryIO) -> Iterator[AvDecoder]:
     av = _av(path)
     file.seek(0)
     with _errors(path, av):
-        # Tags are not always the UTF-8 that they should be.
-        container = av.open(file, metadata_errors="ignore")
+        container = pyav.open_container(file)
     with container:
         yield AvDecoder(path, av, container)
 

@@ -6,6 +6,7 @@ import soundfile
 
 from stable_audio.audio.io import AudioSource
 from stable_audio.audio.opening import system_name
+from stable_audio.audio.pyav import open_container, tags_of
 from stable_audio.audio.slices import FileSlice
 
 
@@ -34,7 +35,7 @@ def _container_tags(source: AudioSource) -> dict[str, str]:
         return {}
     try:
         file = source.open() if isinstance(source, FileSlice) else source
-        with av.open(file, metadata_errors="ignore") as container:
-            return dict(container.metadata)
+        with open_container(file) as container:
+            return tags_of(container)
     except (av.FFmpegError, OSError, ValueError):
         return {}

@@ -11,6 +11,7 @@ from stable_audio.audio import reader
 from stable_audio.audio.errors import AudioError
 from stable_audio.audio.io import read_audio, read_info, save_audio
 from stable_audio.audio.slices import FileSlice
+from stable_audio.audio.tags import read_tags
 from tests.audio import rewritten
 from tests.audio.sounds import chirp
 
@@ -140,6 +141,7 @@ def test_tags_that_are_not_utf8(files: dict[str, bytes], tmp_path: Path) -> None
     before, _ = read_audio(path)
     path.write_bytes(content.replace(b"XXXXXXXX", "Café für".encode("latin-1")))
     assert read_audio(path)[0].equal(before)
+    assert read_tags(path)["title"] == "Caf fr"
 
 
 def test_a_codec_that_nobody_knows(files: dict[str, bytes], tmp_path: Path) -> None:
