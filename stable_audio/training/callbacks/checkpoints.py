@@ -179,6 +179,7 @@ class Checkpoints(StepCallback):
         kept = self._prepare(module, step, numbered=numbered)
         target = self.folder / (f"checkpoints/step={step:08d}.ckpt" if numbered else "last.ckpt")
         with self.io.writer.group():
+            self.io.failure = None  # of an earlier save: most processes write nothing that would take it back
             self.io.make_room = partial(make_room, self.folder, kept, keep=self.keep)
             if self._alone:
                 content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
