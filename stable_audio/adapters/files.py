@@ -19,19 +19,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stable_audio.adapters.errors import AdapterError, DamagedAdapterError
+from stable_audio.adapters.errors import AdapterError
 from stable_audio.adapters.layers import UPDATES
 from stable_audio.adapters.passport import PASSPORT, Passport
-from stable_audio.adapters.settings import AdapterSettings
-from stable_audio.adapters.soundness import AGAIN, check_shapes, values_of
-from stable_audio.adapters.updates import ADAPTER_TYPES, PARAMETERS
+from stable_audio.adapters.settings import SETTINGS, AdapterSettings
+from stable_audio.adapters.soundness import AGAIN, check_layers, values_of
+from stable_audio.adapters.updates import PARAMETERS
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.characters import refuse_name
 from stable_audio.stored.safetensors_files import read_safetensors, write_safetensors
 from stable_audio.stored.shards_folder import is_shards
-from stable_audio.wording import names
 
-SETTINGS = "lora_config"
 LAST = "last.safetensors"
 """The adapter in the folder of a run that has trained one."""
 _KEY = re.compile(r"(?P<layer>.+)\.parametrizations\.weight\.\d+\.(?P<name>\w+)")
@@ -150,6 +148,24 @@ def trained_layers(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     return layers
 
 
+def trained_adapter(state: Mapping[str, Tensor], settings: AdapterSettings, *, source: str) -> Adapter:
+    """The adapter of a model that trains one, from the stored state of the model.
+
+    Args:
+        state: as for `trained_layers`.
+
+    Raises:
+        AdapterError: there are no tensors of one, or they are damaged or do not belong together.
+    """
+    layers = trained_layers(
+        {key: values_of(key, value, source) for key, value in state.items() if _IN_STATE.fullmatch(key)}
+    )
+    if not layers:
+        raise AdapterError(f"{source}: lacks the tensors of the adapter that its run trains; {AGAIN}")
+    check_layers(layers, settings, source)
+    return Adapter(settings, layers, source)
+
+
 def adapter_file(path: str | Path) -> Path:
     """The file of an adapter: the path itself, or what a run has left in its folder.
 
@@ -201,26 +217,8 @@ def adapter_from(tensors: Mapping[str, Tensor], values: Mapping[str, Any], *, so
         settings = AdapterSettings.from_values(values, rank=_stored_rank(layers), magnitude=shape)
     except (ValueError, TypeError) as error:
         raise AdapterError(f"{source}, {SETTINGS}: {error}") from error
-    _check_layers(layers, settings, source)
+    check_layers(layers, settings, source)
     return Adapter(settings, layers, source)
-
-
-def _check_layers(layers: Mapping[str, Mapping[str, Tensor]], settings: AdapterSettings, source: str) -> None:
-    kind = ADAPTER_TYPES[settings.adapter_type]
-    for layer, tensors in layers.items():
-        if {*tensors} != {*kind.parameters}:
-            raise DamagedAdapterError(
-                f"{source}: {layer} has the tensors {names(sorted(tensors))}, but the type "
-                f"'{settings.adapter_type}' needs {names(sorted(kind.parameters))}; the file is incomplete "
-                f"or its {SETTINGS} belongs to another one"
-            )
-        for name, value in tensors.items():
-            if value.ndim != 2 and not name.startswith("magnitude"):
-                raise DamagedAdapterError(
-                    f"{source}: {layer} has a {name} of the shape {tuple(value.shape)}, but such tensors are "
-                    f"matrices; {AGAIN}"
-                )
-        check_shapes(layer, tensors, kind.rescaling, source)
 
 
 def _stored_rank(layers: Mapping[str, Mapping[str, Tensor]]) -> int | None:

@@ -10,6 +10,9 @@ from typing import Any
 from stable_audio.adapters.updates import ADAPTER_TYPES, LEGACY_TYPES
 from stable_audio.wording import did_you_mean, excerpt
 
+SETTINGS = "lora_config"
+"""Entry of files with the settings."""
+
 _KINDS = {
     "rank": "a whole number",
     "alpha": "a number",

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from stable_audio.adapters.errors import DamagedAdapterError
 from stable_audio.adapters.rescaling import Rescaling
+from stable_audio.adapters.settings import SETTINGS, AdapterSettings
+from stable_audio.adapters.updates import ADAPTER_TYPES
+from stable_audio.wording import names
 
 AGAIN = "copy the file again, or take an earlier one of its run"
 
@@ -49,6 +52,29 @@ def matrix_of(name: str, value: Tensor, source: str) -> Tensor:
             f"{source}: {name} has the shape {tuple(value.shape)}, but a matrix is needed; {AGAIN}"
         )
     return values_of(name, value, source).flatten(1)
+
+
+def check_layers(layers: Mapping[str, Mapping[str, Tensor]], settings: AdapterSettings, source: str) -> None:
+    """Raise DamagedAdapterError unless each layer has the tensors of the type of the adapter, which agree.
+
+    Args:
+        layers: name of each layer -> its trained tensors by name.
+    """
+    kind = ADAPTER_TYPES[settings.adapter_type]
+    for layer, tensors in layers.items():
+        if {*tensors} != {*kind.parameters}:
+            raise DamagedAdapterError(
+                f"{source}: {layer} has the tensors {names(sorted(tensors))}, but the type "
+                f"'{settings.adapter_type}' needs {names(sorted(kind.parameters))}; the file is incomplete "
+                f"or its {SETTINGS} belongs to another one"
+            )
+        for name, value in tensors.items():
+            if value.ndim != 2 and not name.startswith("magnitude"):
+                raise DamagedAdapterError(
+                    f"{source}: {layer} has a {name} of the shape {tuple(value.shape)}, but such tensors are "
+                    f"matrices; {AGAIN}"
+                )
+        check_shapes(layer, tensors, kind.rescaling, source)
 
 
 def check_shapes(layer: str, tensors: Mapping[str, Tensor], rescaling: type[Rescaling], source: str) -> None:

@@ -8,77 +8,27 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from stable_audio.adapters.base import check_base
 from stable_audio.adapters.conversion import check_type, converted, every_strength
 from stable_audio.adapters.errors import AdapterError
 from stable_audio.adapters.extraction import Extraction, check_size, extracted
 from stable_audio.adapters.files import Adapter, check_range, check_suffix, write_adapter
-from stable_audio.adapters.layers import own_weight
 from stable_audio.adapters.peft_files import Root, is_peft, read_peft, write_peft
 from stable_audio.adapters.report import described
 from stable_audio.adapters.spec import AdapterSpec
-from stable_audio.adapters.stack import AdapterStack, merge_weighted
+from stable_audio.adapters.stack import merge_weighted
 from stable_audio.adapters.use import add_use
 from stable_audio.checkpoints.diffusers.adapters import (
     FILE,
     read_diffusers_adapter,
     write_diffusers_adapter,
 )
-from stable_audio.checkpoints.files import resolve
-from stable_audio.checkpoints.loading import load_reported
+from stable_audio.checkpoints.loaded_base import LoadedBase, load_base
 from stable_audio.checkpoints.run_adapters import read_newest_adapter, use_of
 from stable_audio.checkpoints.saving import WeightsLayout, check_target, export
-from stable_audio.model import DiffusionModel
 
 AdapterLayout = Literal["ours", "peft", "diffusers"]
-
-
-@dataclass(frozen=True)
-class LoadedBase:
-    """A model that adapters are for.
-
-    Attributes:
-        name: of its file.
-        transforms: what was done to it before it was trained, as records.
-        averaged: "ema" where its file says that its weights are an average, else "online".
-    """
-
-    model: DiffusionModel
-    config: dict[str, Any]
-    name: str
-    transforms: Sequence[Any] = ()
-    averaged: str = "online"
-
-    @property
-    def stack(self) -> AdapterStack:
-        """A new stack of its layers."""
-        return AdapterStack(self.model.backbone, self.model.conditioner)
-
-    @property
-    def weights(self) -> dict[str, Tensor]:
-        """The weight of each layer that adapters change, as a matrix."""
-        return {name: own_weight(layer).detach() for name, layer in self.stack.layers.items()}
-
-
-def load_base(path: str | Path, *, config: Any = None, use_ema: bool = True) -> LoadedBase:
-    """Load the model that an adapter is for.
-
-    Args:
-        path: as for `load_model`, as are the others.
-
-    Raises:
-        CheckpointError: see `load_model`.
-        AdapterError: it is no diffusion model.
-    """
-    file = resolve(path, use_ema=use_ema)
-    model, model_config, report = load_reported(file, config=config, use_ema=use_ema)
-    if not isinstance(model, DiffusionModel):
-        raise AdapterError(
-            f"{path}: holds a model of type {model_config.model_type}; adapters are for diffusion models"
-        )
-    return LoadedBase(model, model_config.as_dict(), file.name, report.transforms, report.weights)
 
 
 def merge_into(

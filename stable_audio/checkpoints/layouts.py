@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stable_audio.adapters import Adapter, AdapterError, read_adapter
 from stable_audio.adapters.errors import DamagedAdapterError
-from stable_audio.adapters.files import trained_layers
+from stable_audio.adapters.files import trained_adapter, trained_layers
 from stable_audio.checkpoints.base_file import BaseFile
 from stable_audio.checkpoints.entries import weights_among
 from stable_audio.checkpoints.errors import CheckpointError
@@ -132,7 +132,7 @@ def unwrap_ours(path: Path, content: dict[str, Any], use_ema: bool) -> StoredWei
     """The weights in a training checkpoint of ours.
 
     Raises:
-        CheckpointError: it is of a newer version.
+        CheckpointError: it is of a newer version, or the adapter that it holds is damaged.
     """
     entry = content[TRAINING_ENTRY]
     refuse_newer(path, entry["format_version"])
@@ -166,9 +166,16 @@ def unwrap_ours(path: Path, content: dict[str, Any], use_ema: bool) -> StoredWei
 def _trained_adapter(
     path: Path, tensors: Mapping[str, Tensor], records: Sequence[Mapping[str, Any]]
 ) -> Adapter | None:
-    """The adapter that a run has trained instead of the weights."""
+    """The adapter that a run has trained instead of the weights.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
     record = next((record for record in records if record["type"] == ADAPTERS), None)
     if record is None:
         return None
     settings = Adapters(**record.get("config", {})).settings
-    return Adapter(settings, trained_layers(tensors), source=str(path))
+    try:
+        return trained_adapter(tensors, settings, source=str(path))
+    except AdapterError as error:
+        raise CheckpointError(str(error)) from error

@@ -15,6 +15,7 @@ from stable_audio.data.base import Clip, ClipDataset, ItemFacts, ItemKey, Reject
 from stable_audio.data.caption_templates import CaptionTemplates
 from stable_audio.data.captions import Captions
 from stable_audio.data.clips import Choose, ClipMaker, ClipOptions
+from stable_audio.data.compact import compact_texts
 from stable_audio.data.crop import CROP_KEYS, Crop
 from stable_audio.data.custom_metadata import CustomMetadata
 from stable_audio.data.facts import inspect_sound
@@ -71,7 +72,6 @@ class AudioDirDataset(ClipDataset):
         self.drop_last = drop_last
         self.maker = ClipMaker(clips)
         self.entries = datasets
-        self.paths: list[str] = []
         self.sizes = array("q")
         self.entry_of: list[int] = []
         self.captions: list[Captions] = []
@@ -79,16 +79,18 @@ class AudioDirDataset(ClipDataset):
         self.custom: list[CustomMetadata | None] = []
         self.problems: list[Rejected] = []
         self.ignored: Counter[str] = Counter()
+        paths: list[str] = []
         for number, entry in enumerate(datasets):
-            self._add(number, entry)
+            paths += self._add(number, entry)
+        self.paths: Sequence[str] = compact_texts(paths)
         if any(entry.weight != 1.0 for entry in datasets):
             self.weights = [datasets[e].weight for e in self.entry_of]
 
-    def _add(self, number: int, entry: AudioDirEntry) -> None:
+    def _add(self, number: int, entry: AudioDirEntry) -> list[str]:
+        """Add what one folder has; returns the paths of its sounds."""
         scan = find_files(entry.path, filelist_path=entry.filelist_path, keywords=entry.keywords)
         captions = Captions(entry.path, scan.paths, manifest=entry.manifest, sidecars=entry.captions)
         module = entry.custom_metadata_module
-        self.paths += scan.paths
         self.sizes += scan.sizes
         self.entry_of += [number] * len(scan.paths)
         self.captions.append(captions)
@@ -97,6 +99,7 @@ class AudioDirDataset(ClipDataset):
         self.custom.append(CustomMetadata(module) if module else None)
         self.problems += [*scan.problems, *captions.problems]
         self.ignored.update(scan.ignored)
+        return scan.paths
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -9,6 +9,7 @@ from typing import Any
 
 from stable_audio.audio.json_files import JsonError, parse_json_object
 from stable_audio.data.base import DataError, Rejected
+from stable_audio.data.compact import CompactMapping
 from stable_audio.data.manifests import CAPTION_COLUMNS, read_manifest
 from stable_audio.data.scan import why_no_file
 from stable_audio.types import Metadata
@@ -46,16 +47,17 @@ class Captions:
     ) -> None:
         self.root = root
         self.sidecars = sidecars
-        self.rows: dict[str, Metadata] = {}
+        rows: dict[str, Metadata] = {}
         self.problems: list[Rejected] = []
         source = manifest if manifest is not None else _default_manifest(root)
         if source is not None:
             try:
-                self.rows, self.problems = read_manifest(source, root, paths, required=manifest is not None)
+                rows, self.problems = read_manifest(source, root, paths, required=manifest is not None)
             except DataError as error:
                 if manifest is not None:
                     raise
                 self.problems = [Rejected(source, f"not used: {str(error).removeprefix(f'{source}: ')}")]
+        self.rows = CompactMapping(rows)
 
     def __call__(self, path: str) -> Metadata:
         """Metadata of the sound file `path`; empty if no source describes it.

@@ -16,7 +16,8 @@ from torch import Tensor
 from stable_audio.audio.json_files import parse_json_object
 from stable_audio.data.base import DataError, Rejected
 from stable_audio.data.captions import with_prompt
-from stable_audio.data.latents import MANIFEST, LatentRecord, Shard, read_manifest, shards
+from stable_audio.data.compact import compact_pairs, compact_texts
+from stable_audio.data.latents import MANIFEST, LatentRecord, read_manifest, shards
 from stable_audio.data.scan import filter_keywords, find_files
 from stable_audio.types import Metadata
 from stable_audio.wording import plural
@@ -76,12 +77,13 @@ class ShardFolder:
                 plural(self.manifest["items"], "clip"),
             )
         self.problems: Sequence[Rejected] = [Rejected(*item) for item in self.manifest["rejected"]]
-        self.items: list[tuple[Shard, int]] = [
-            (shard, number) for shard in shards(folder) for number in range(len(shard.records))
-        ]
+        self.shards = list(shards(folder))
+        found = [(s, n) for s, shard in enumerate(self.shards) for n in range(len(shard.records))]
         if keywords:
-            parts = set(filter_keywords([r.records[n].part for r, n in self.items], keywords))
-            self.items = [(s, n) for s, n in self.items if s.records[n].part in parts]
+            names = [record.part for shard in self.shards for record in shard.records]
+            parts = set(filter_keywords(names, keywords))
+            found = [item for item, name in zip(found, names) if name in parts]
+        self.items = compact_pairs(found)
         if not self.items:
             raise DataError(f"{folder}: holds no latents (keywords {list(keywords or ())})")
 
@@ -90,7 +92,7 @@ class ShardFolder:
 
     def _record(self, index: int) -> LatentRecord:
         shard, number = self.items[index]
-        return shard.records[number]
+        return self.shards[shard].records[number]
 
     def name(self, index: int) -> str:
         return self._record(index).part
@@ -115,7 +117,7 @@ class ShardFolder:
 
     def read(self, index: int, start: int, stop: int) -> Tensor:
         shard, number = self.items[index]
-        return shard.read(number, start, stop)
+        return self.shards[shard].read(number, start, stop)
 
 
 class NpyFolder:
@@ -135,7 +137,7 @@ class NpyFolder:
         scan = find_files(folder, extensions=(suffix,), filelist_path=filelist_path, keywords=keywords)
         self.problems: Sequence[Rejected] = scan.problems
         scan.keep(lambda path: os.path.basename(path) != "silence.npy")
-        self.paths, self.sizes = scan.paths, scan.sizes
+        self.paths, self.sizes = compact_texts(scan.paths), scan.sizes
         if not self.paths:
             raise DataError(f"{folder}: holds no {suffix} files of latents")
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import pickle
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from stable_audio.audio.atomic import atomic_write
 from stable_audio.audio.json_files import JsonError, may_hold_halves, parse_json_value, read_json_value
 from stable_audio.characters import readable_json, refuse_name, whole
 from stable_audio.data.base import DataError, Rejected
+from stable_audio.data.compact import CompactList
 from stable_audio.stored.safetensors_files import write_safetensors
 
 FORMAT = "stable-audio latents"
@@ -123,7 +125,7 @@ class Shard:
     """The header of a shard file."""
 
     path: str
-    records: list[LatentRecord]
+    records: Sequence[LatentRecord]
     statistics: dict[str, Any]
     rejected: list[Rejected]
 
@@ -154,10 +156,20 @@ def read_shard(path: str | os.PathLike[str]) -> Shard:
         )
         if may_hold_halves(header["items"]):  # not in names, which are compared with those of the source
             items = [{**record, "metadata": whole(record["metadata"])} for record in items]
-        records = [LatentRecord(**record) for record in items]
+        records = CompactList(
+            (LatentRecord(**record) for record in items), encode=_record_bytes, decode=_record_of
+        )
         return Shard(name, records, statistics, [Rejected(*item) for item in rejected])
     except (KeyError, TypeError, JsonError) as error:
         raise DataError(f"{name}: damaged shard ({error}); delete it and encode again") from error
+
+
+def _record_bytes(record: LatentRecord) -> bytes:
+    return pickle.dumps(tuple(vars(record).values()))
+
+
+def _record_of(content: bytes) -> LatentRecord:
+    return LatentRecord(*pickle.loads(content))
 
 
 def shards(folder: str | os.PathLike[str]) -> Iterator[Shard]:

@@ -14,6 +14,7 @@ from stable_audio.audio.resample import resampled_length
 from stable_audio.audio.slices import FileSlice
 from stable_audio.data.base import Clip, ClipDataset, ItemKey, Rejected
 from stable_audio.data.clips import Choose, ClipMaker
+from stable_audio.data.compact import compact_values
 from stable_audio.data.crop import Crop
 from stable_audio.data.seeding import derive_seed
 
@@ -73,12 +74,13 @@ class FileParts(ClipDataset):
                 f"crops must be a multiple of {multiple} samples, a latent frame, found {crop}; use {near}"
             )
         self.dataset = dataset
-        self.parts: list[SoundPart] = []
         self.problems: list[Rejected] = list(dataset.problems)
-        for index in range(len(dataset)):
-            self._add(index, crop, multiple)
+        self.parts: Sequence[SoundPart] = compact_values(
+            part for index in range(len(dataset)) for part in self._parts_of(index, crop, multiple)
+        )
 
-    def _add(self, index: int, crop: int | None, multiple: int) -> None:
+    def _parts_of(self, index: int, crop: int | None, multiple: int) -> list[SoundPart]:
+        """The parts of one file; none, and a problem, where it cannot be read or cut."""
         name, source = self.dataset.sound(index)
         file = source.name if isinstance(source, FileSlice) else str(source)
         rate = self.dataset.maker.options.sample_rate
@@ -87,11 +89,10 @@ class FileParts(ClipDataset):
                 info, frames = sound.info, self.dataset.maker.frames(sound)
         except AudioError as error:
             self.problems.append(Rejected(file, error.reason))
-            return
+            return []
         total = resampled_length(frames, info.sample_rate, rate)
         if crop is None:
-            self.parts.append(SoundPart(name, index, 0, -(-total // multiple) * multiple, total))
-            return
+            return [SoundPart(name, index, 0, -(-total // multiple) * multiple, total)]
         # Offsets must lie where both rates have a sample.
         step = rate // math.gcd(rate, info.sample_rate)
         if crop < min(step, total):
@@ -101,9 +102,9 @@ class FileParts(ClipDataset):
                 "resample the file, or give longer crops"
             )
             self.problems.append(Rejected(file, reason))
-            return
+            return []
         starts = range(0, total, crop) if crop % step == 0 else _aligned(total, crop, step)
-        self.parts += [SoundPart(f"{name}@{start}", index, start, crop, total) for start in starts]
+        return [SoundPart(f"{name}@{start}", index, start, crop, total) for start in starts]
 
     def __len__(self) -> int:
         return len(self.parts)
@@ -132,7 +133,9 @@ class DatasetParts(ClipDataset):
     def __init__(self, dataset: ClipDataset) -> None:
         self.dataset = dataset
         self.problems = list(dataset.problems)
-        self.parts = [SoundPart(f"item/{i:08d}", i, 0, 0) for i in range(len(dataset))]
+        self.parts: Sequence[SoundPart] = compact_values(
+            SoundPart(f"item/{i:08d}", i, 0, 0) for i in range(len(dataset))
+        )
 
     def __len__(self) -> int:
         return len(self.parts)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stable_audio.data.base import Clip, ClipDataset, DataError, ItemKey, Rejected, check_entries
+from stable_audio.data.compact import compact_pairs
 from stable_audio.data.crop import CROP_KEYS
 from stable_audio.data.custom_metadata import CustomMetadata
 from stable_audio.data.latent_clips import LatentClips
@@ -96,7 +97,7 @@ class PreEncodedDataset(ClipDataset):
         self.entries = datasets
         self.sources: list[LatentSource] = []
         self.custom: list[CustomMetadata | None] = []
-        self.items: list[tuple[int, int]] = []
+        items: list[tuple[int, int]] = []
         self.problems: list[Rejected] = []
         for number, entry in enumerate(datasets):
             source = open_folder(
@@ -111,7 +112,8 @@ class PreEncodedDataset(ClipDataset):
             self.custom.append(
                 CustomMetadata(entry.custom_metadata_module) if entry.custom_metadata_module else None
             )
-            self.items += [(number, i) for i in range(len(source))]
+            items += [(number, i) for i in range(len(source))]
+        self.items = compact_pairs(items)
         if limits or bucket_lengths or pack_length:
             self._select()
         if any(entry.weight != 1.0 for entry in datasets):
@@ -155,7 +157,7 @@ class PreEncodedDataset(ClipDataset):
                 lengths.append(valid)
         if not items:
             raise DataError(f"no clip of {len(self.items)} lasts between {low} and {high} seconds")
-        self.items = items
+        self.items = compact_pairs(items)
         self.buckets = buckets if self.clips.bucket_lengths else None
         self.lengths = lengths if self.row_length else None
 

@@ -23,6 +23,7 @@ from stable_audio.data.base import (
 from stable_audio.data.caption_templates import CaptionTemplates
 from stable_audio.data.captions import RESERVED, with_prompt
 from stable_audio.data.clips import Choose, ClipMaker, ClipOptions
+from stable_audio.data.compact import compact_values
 from stable_audio.data.crop import CROP_KEYS, Crop
 from stable_audio.data.custom_metadata import CustomMetadata
 from stable_audio.data.facts import inspect_sound
@@ -134,19 +135,21 @@ class WdsDataset(ClipDataset):
         self.limits = limits
         self.epoch_batches = epoch_steps if resampled_shards else None
         self.entries = datasets
-        self.samples: list[Sample] = []
+        samples: list[Sample] = []
         self.entry_of: list[int] = []
         self.custom: list[CustomMetadata | None] = []
         self.templates: list[CaptionTemplates | None] = []
         self.problems: list[Rejected] = []
         for number, entry in enumerate(datasets):
-            self._add(number, entry, cache_dir)
+            samples += self._add(number, entry, cache_dir)
+        self.samples: Sequence[Sample] = compact_values(samples)
         if any(entry.weight != 1.0 for entry in datasets):
             self.weights = [datasets[number].weight for number in self.entry_of]
 
-    def _add(self, number: int, entry: WdsEntry, cache_dir: str | None) -> None:
+    def _add(self, number: int, entry: WdsEntry, cache_dir: str | None) -> list[Sample]:
+        """Add what one entry has; returns its samples."""
         suffixes = ("npy",) if self.pre_encoded else AUDIO_PARTS
-        before = len(self.samples)
+        usable: list[Sample] = []
         for tar in self._tars(number, entry, cache_dir):
             samples, problems = index_tar(tar)
             self.problems += problems
@@ -155,16 +158,16 @@ class WdsDataset(ClipDataset):
                     reason = f"needs a .json and one of {', '.join('.' + w for w in suffixes)}"
                     self.problems.append(Rejected(sample.name, f"{reason}; has {sorted(sample.parts)}"))
                 else:
-                    self.samples.append(sample)
-        added = len(self.samples) - before
-        if added == 0:
+                    usable.append(sample)
+        if not usable:
             reasons = "; ".join(f"{p.path}: {p.reason}" for p in self.problems[:3])
             raise DataError(f"{entry.path or entry.s3_path}: no usable sample in its tars ({reasons})")
-        self.entry_of += [number] * added
+        self.entry_of += [number] * len(usable)
         module = entry.custom_metadata_module
         self.custom.append(CustomMetadata(module) if module else None)
         template = entry.caption_template
         self.templates.append(CaptionTemplates(template) if template is not None else None)
+        return usable
 
     def _tars(self, number: int, entry: WdsEntry, cache_dir: str | None) -> list[str]:
         if (entry.path is None) == (entry.s3_path is None):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stable_audio.wording import flag_of
+
 BASELINE_STEP = 3
 """Chance shows in a part of the requests; they are mixed, so that each part has all sorts."""
 
@@ -31,4 +33,4 @@ class Requests:
     def __post_init__(self) -> None:
         for name in ("repeats", "steps", "batch_size"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
+                raise ValueError(f"{flag_of(name)} must be at least 1, found {getattr(self, name)}")

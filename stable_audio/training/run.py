@@ -131,10 +131,12 @@ class Run:
         if self.trainer.strategy.root_device.type == "cuda":
             torch.set_float32_matmul_precision(self.options.matmul_precision)
         try:
-            with quiet_lightning(), self.alive.blaming(), self._all_on_disk():
-                self._fit(self.resume)
-                while (checkpoint := self.going_back.path) is not None:
-                    self._fit(checkpoint)
+            with quiet_lightning(), self.alive.blaming():
+                with self._all_on_disk():
+                    self._fit(self.resume)
+                    while (checkpoint := self.going_back.path) is not None:
+                        self._fit(checkpoint)
+                self.io.failure = self._failure_of_any()
         except (torch.distributed.DistNetworkError, torch.distributed.DistStoreError) as error:
             raise TrainingError(
                 f"the {plural(self.trainer.world_size, 'process')} of this run did not meet, or lost each "
@@ -167,6 +169,13 @@ class Run:
                 log.debug("the last checkpoint is not complete", exc_info=error)
             raise
         self.io.writer.wait()
+
+    def _failure_of_any(self) -> str | None:
+        """Why the last save has failed on this process or another one. The first one writes for all of them,
+        and the others would end as if their weights were on disk."""
+        if self.trainer.world_size == 1 or not torch.distributed.is_initialized():
+            return self.io.failure
+        return next((told for told in of_all(self.io.failure) if told is not None), None)
 
     def _is_to_start_again(self) -> bool:
         """Whether the job goes back into the queue. SIGTERM comes with pre-emption and when the job's time is

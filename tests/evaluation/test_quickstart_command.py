@@ -96,8 +96,8 @@ def test_shipped_prompts_give_what_the_model_needs() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Requests(repeats=0), "repeats must be at least 1, found 0"),
-        (lambda: Requests(batch_size=0), "batch_size must be at least 1, found 0"),
+        (lambda: Requests(repeats=0), "^--repeats must be at least 1, found 0"),
+        (lambda: Requests(batch_size=0), "^--batch-size must be at least 1, found 0"),
         (lambda: Goals(pitch=98), "the target of pitch must be a share from 0 to 1, found 98"),
         (lambda: Goals.uniform(-1), "the target of pitch must be a share from 0 to 1, found -1"),
     ],

@@ -10,12 +10,6 @@ import pytest
 
 import stable_audio.inference.rendering.batches as batches_module
 from stable_audio.cli import main
-from tests.inference import tiny
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return tiny.save(tmp_path_factory.mktemp("model"), tiny.config())
 
 
 @pytest.fixture

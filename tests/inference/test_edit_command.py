@@ -17,11 +17,6 @@ from stable_audio.inference.rendering.jobs import Job
 from tests.inference import tiny
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return tiny.save(tmp_path_factory.mktemp("model"), tiny.config())
-
-
 @pytest.fixture
 def base(files: tuple[Path, Path], tmp_path: Path) -> list[str]:
     weights, model_file = files
@@ -153,15 +148,15 @@ def test_lines_of_a_file_have_their_own_edits(base: list[str], take: Path, tmp_p
         (["--to-seed", "3"], "need mix, 0 to 1"),
         (["--inversion-steps", "4"], "--inversion-steps needs --init-audio"),
         (["--init-audio", "TAKE", "--init-prompt", "drum"], "needs --inversion-steps"),
-        (["--init-audio", "TAKE", "--init-noise-level", "0"], "init_noise_level must be above 0"),
-        (["--init-audio", "TAKE", "--inversion-steps", "-1"], "inversion_steps must be at least 0"),
+        (["--init-audio", "TAKE", "--init-noise-level", "0"], "--init-noise-level must be above 0"),
+        (["--init-audio", "TAKE", "--inversion-steps", "-1"], "--inversion-steps must be at least 0"),
         (["--inpaint-audio", "TAKE"], "--inpaint-audio needs --inpaint or --extend"),
         (
             ["--inpaint-audio", "TAKE", "--extend", "1", "--inpaint-repeats", "0"],
-            "inpaint_repeats must be at",
+            "--inpaint-repeats must be at",
         ),
-        (["--to-seed", "-3", "--mix", "0.5"], "to_seed must be at least 0, found -3"),
-        (["--window", "-1"], "window_seconds must be at least 0"),
+        (["--to-seed", "-3", "--mix", "0.5"], "--to-seed must be at least 0, found -3"),
+        (["--window", "-1"], "--window must be at least 0"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_rendered(
@@ -194,3 +189,6 @@ def test_a_line_is_told_of_its_own_keys(base: list[str], tmp_path: Path, capsys)
     error = capsys.readouterr().err
     assert f"{lines}, line 1: 'inpaint' needs 'inpaint_audio'" in error
     assert "--inpaint" not in error
+    lines.write_text('{"conditioning": {"prompt": "bell"}, "window_seconds": -1}\n')
+    assert main([*base, "--prompts", str(lines)]) == 2
+    assert f"{lines}, line 1: 'window_seconds' must be at least 0, found -1" in capsys.readouterr().err

@@ -20,11 +20,6 @@ from tests.inference import tiny
 QUICK = ["--steps", "2", "--device", "cpu"]
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return tiny.save(tmp_path_factory.mktemp("model"), tiny.config())
-
-
 @pytest.fixture
 def base(files: tuple[Path, Path], tmp_path: Path) -> list[str]:
     weights, model_file = files

@@ -19,11 +19,6 @@ LATIN = os.fsdecode(b"caf\xe9")
 BYTE = "with the byte E9, which is not UTF-8"
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return tiny.save(tmp_path_factory.mktemp("model"), tiny.config())
-
-
 @pytest.fixture
 def words(files: tuple[Path, Path]) -> list[str]:
     weights, config = files

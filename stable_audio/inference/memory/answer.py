@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -10,13 +9,16 @@ from itertools import product
 
 import torch
 
-from stable_audio.inference.memory.errors import OutOfMemory, first_line, free_memory_of, is_out_of_memory
+from stable_audio.inference.memory.errors import (
+    OutOfMemory,
+    free_memory_of,
+    is_out_of_memory,
+    out_of_memory_with,
+)
 from stable_audio.inference.memory.generation import GenerationPlan, plan_generation
 from stable_audio.inference.memory.loaded import shapes_of, updates_in
 from stable_audio.inference.memory.reserve import memory_of, readable_size, room_after_failure
 from stable_audio.model import DiffusionModel
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,15 +105,13 @@ def out_of_memory(
     free_memory_of(error)
     clips = "1 clip" if rendering.batch_size == 1 else f"{rendering.batch_size} clips at once"
     length = f"{clips} of {rendering.seconds:.4g} s"
-    try:
-        return OutOfMemory(f"{start}: {_answer(model, rendering, length)}")
-    # Planning takes some memory itself, and must not hide the reason.
-    except Exception as failure:
-        log.debug("what fits was not planned", exc_info=failure)
-        return OutOfMemory(
-            f"{start}: {first_line(error)}; a smaller --batch-size, --chunked-decode, --offload on a GPU, "
-            "half the bits (--dtype) or shorter clips need less (docs/troubleshooting.md)"
-        )
+    return out_of_memory_with(
+        start,
+        lambda: _answer(model, rendering, length),
+        error,
+        "a smaller --batch-size, --chunked-decode, --offload on a GPU, half the bits (--dtype) or shorter "
+        "clips need less (docs/troubleshooting.md)",
+    )
 
 
 def _answer(model: DiffusionModel, rendering: Rendering, length: str) -> str:

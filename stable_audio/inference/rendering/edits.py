@@ -129,7 +129,7 @@ def _edited(job: Job, edit: Edit, steering: Steering, seconds: float | None) -> 
     if (edit.to_conditioning is not None or edit.to_seed is not None) and edit.mix is None:
         raise ValueError("to_conditioning and to_seed need mix, 0 to 1, which says how far to go to them")
     if edit.to_seed is not None and edit.to_seed < 0:
-        raise ValueError(f"to_seed must be at least 0, found {edit.to_seed}")
+        raise ValueError(f"--to-seed must be at least 0, found {edit.to_seed}")
     if edit.extend is not None:
         if job.seconds is not None or seconds is not None or length is not None:
             raise ValueError("extend gives the length of the clip; leave out seconds, bars and bpm")

@@ -1,9 +1,11 @@
-"""The keys of lines and requests that flags of the command line stand for, in messages that name flags."""
+"""Flags of the command line and the keys of lines and requests that they stand for, in messages."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection
+
+from stable_audio.wording import flag_of
 
 _OTHER_NAMES = {
     "init-prompt": "init_conditioning",
@@ -11,6 +13,11 @@ _OTHER_NAMES = {
     "window": "window_seconds",
 }
 """Flags whose key has another name."""
+
+
+def flag_of_key(key: str) -> str:
+    """The flag that stands for a key, which `with_keys` makes a key again: "window_seconds" -> "--window"."""
+    return flag_of(next((flag for flag, name in _OTHER_NAMES.items() if name == key), key))
 
 
 def with_keys(message: str, *, form: str = "{}", only: Collection[str] | None = None) -> str:

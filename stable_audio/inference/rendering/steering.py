@@ -16,6 +16,7 @@ from stable_audio.audio.io import read_audio
 from stable_audio.audio.regions import check_regions
 from stable_audio.inference.generation.audio_inputs import INPAINT_REPEATS
 from stable_audio.inference.generation.lengths import ClipLength
+from stable_audio.inference.rendering.flag_keys import flag_of_key
 from stable_audio.inference.rendering.recipe import InputFile
 from stable_audio.model import DiffusionModel
 
@@ -200,7 +201,7 @@ def _check(
     if level is not None and init_audio is None:
         raise ValueError("--init-noise-level needs --init-audio")
     if level is not None and not 0 < level < math.inf:
-        raise ValueError(f"init_noise_level must be above 0, found {level}")
+        raise ValueError(f"--init-noise-level must be above 0, found {level}")
     if values.get("inversion_steps") and init_audio is None:
         raise ValueError("--inversion-steps needs --init-audio, the sound to lead back to its noise")
     if values.get("init_conditioning") is not None and not values.get("inversion_steps"):
@@ -210,7 +211,7 @@ def _check(
     check_regions(spans)
     for name, least in (("inversion_steps", 0), ("inpaint_repeats", 1), ("window_seconds", 0)):
         if (value := values.get(name)) is not None and not least <= value < math.inf:
-            raise ValueError(f"{name} must be at least {least}, found {value}")
+            raise ValueError(f"{flag_of_key(name)} must be at least {least}, found {value}")
 
 
 NO_STEERING = Steering()

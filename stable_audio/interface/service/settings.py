@@ -10,12 +10,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from stable_audio.inference.precision import QUANTISED
+from stable_audio.wording import flag_of
 
 _MAY_BE_ZERO = ("batch_size", "batch_wait", "client_queue", "uploads", "results")
 """Limits that can be 0; the others are above it."""
 
 _FLAGS = {"uploads": "keep_uploads", "results": "keep_results"}
 """Limits that the command line calls otherwise."""
+
+_WITHOUT_FLAG = ("connections", "body_seconds", "read_seconds")
+"""Limits that the command line does not offer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +59,7 @@ class WorkerOptions:
 
     def __post_init__(self) -> None:
         if self.resident < 0:
-            raise ValueError(f"resident must be at least 0, which is all models, found {self.resident}")
+            raise ValueError(f"--resident must be at least 0, which is all models, found {self.resident}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +102,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            shown = _FLAGS.get(name, name)
+            shown = name if name in _WITHOUT_FLAG else flag_of(_FLAGS.get(name, name))
             if not 0 <= value < math.inf:
                 raise ValueError(f"{shown} must be a finite number of at least 0, found {value}")
             if value == 0 and name not in _MAY_BE_ZERO:
@@ -130,7 +134,7 @@ class Access:
             parts = urlsplit(origin)
             if not parts.netloc or origin not in (f"http://{parts.netloc}", f"https://{parts.netloc}"):
                 raise ValueError(
-                    f"cors_origin is a site without a path, such as https://example.org; found '{origin}'"
+                    f"--cors-origin is a site without a path, such as https://example.org; found '{origin}'"
                 )
 
 
@@ -160,7 +164,7 @@ class ServiceSettings:
 
     def __post_init__(self) -> None:
         if not 0 <= self.drain_seconds < math.inf:
-            raise ValueError(f"drain_seconds must be a number of at least 0, found {self.drain_seconds}")
+            raise ValueError(f"--drain-seconds must be a number of at least 0, found {self.drain_seconds}")
         names = [model.name for model in self.models]
         if not names:
             raise ValueError("no model to serve: name at least one checkpoint")

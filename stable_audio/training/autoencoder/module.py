@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections import deque
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -21,13 +19,10 @@ from stable_audio.pretransforms.bottlenecks.base import NoiseSource
 from stable_audio.pretransforms.encoder_options import EncoderOptions
 from stable_audio.pretransforms.losses import Terms
 from stable_audio.pretransforms.metrics import default_metrics
-from stable_audio.training.autoencoder.parts import (
-    Adversary,
-    Reconstruction,
-    encoder_input,
-    unchanged,
-)
-from stable_audio.training.autoencoder.teaching import check_latents, teacher_values
+from stable_audio.training.autoencoder.latent_spread import RecentSound
+from stable_audio.training.autoencoder.parts import Adversary, Reconstruction, unchanged
+from stable_audio.training.autoencoder.reconstructing import reconstructed
+from stable_audio.training.autoencoder.teaching import check_latents
 from stable_audio.training.base import RunSettings, TrainingModule
 from stable_audio.training.batches.draws import StepDraws
 from stable_audio.training.modes import evaluating
@@ -39,9 +34,6 @@ from stable_audio.training.teacher import Teacher
 
 log = logging.getLogger(__name__)
 AUTOENCODER, DISCRIMINATOR = 0, 1
-MEASURED_BATCHES = 4
-"""Number of latest batches on which the scale of the latents is measured."""
-
 RECENT_KEY = "recent_batches"
 """Key of checkpoints: the sound of these batches."""
 
@@ -107,17 +99,17 @@ class AutoencoderTraining(TrainingModule):
         self.metrics = nn.ModuleDict(metrics or default_metrics())
         if teacher is not None:
             check_latents(teacher.model, model)
-        self._recent: deque[Tensor] = deque(maxlen=MEASURED_BATCHES)
+        self._recent = RecentSound()
         if gradient_checkpointing:  # otherwise a coder's own `checkpointing` decides
             set_gradient_checkpointing(model, gradient_checkpointing)
 
     def begin_batch(self, batch: Batch) -> None:
         super().begin_batch(batch)
-        self._recent.append(batch.audio)
+        self._recent.add(batch.audio)
 
     def order_state(self) -> dict[str, Any]:
         """With the latest batches, so that a run that goes on measures the latents of the same sound."""
-        return {**super().order_state(), RECENT_KEY: list(self._recent)}
+        return {**super().order_state(), RECENT_KEY: self._recent.batches()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
@@ -131,23 +123,16 @@ class AutoencoderTraining(TrainingModule):
         It is measured with the weights that inference will use, and does not change the random state.
         """
         super().before_save()
-        if not self._recent:
+        if not self._recent.batches():
             return
         try:
             with self.averaged(), evaluating(self), torch.no_grad():
-                self.model.latent_scale = self._spread() or self.model.latent_scale
+                spread = self._recent.spread(
+                    self.model, noise=self._draws(0).encoder_noise, mono=self.encoder.force_input_mono
+                )
+                self.model.latent_scale = spread or self.model.latent_scale
         except RuntimeError as error:  # out of memory must not cost the checkpoint
             log.warning("the scale of the latents was not measured: %s", error)
-
-    def _spread(self) -> float | None:
-        """Standard deviation of all latents of the latest batches; None if it is 0 or not finite."""
-        like = next(self.model.parameters())
-        noise = self._draws(0).encoder_noise
-        mono = self.encoder.force_input_mono
-        inputs = [encoder_input(a.to(like.device, like.dtype), self.model, mono=mono) for a in self._recent]
-        latents = [self.model.encode(a, noise=noise).float() for a in inputs]
-        spread = float(torch.cat([x.flatten() for x in latents]).std())
-        return spread if 0 < spread < float("inf") else None
 
     def training_step(self, batch: Batch, batch_idx: int = 0) -> None:
         """One batch of the network whose turn it is."""
@@ -183,9 +168,7 @@ class AutoencoderTraining(TrainingModule):
 
     def is_discriminator_step(self, step: int) -> bool:
         """Whether the step is the discriminator's: odd steps, unless warm-up leaves the discriminator out."""
-        if self.adversary is None or step % 2 == 0:
-            return False
-        return self.adversary.warmup_mode == "adv" or self.warmed_up(step)
+        return self.adversary is not None and self.adversary.has_turn(step, warmed_up=self.warmed_up(step))
 
     def warmed_up(self, step: int) -> bool:
         """Whether warm-up is over: adversarial terms count, and the encoder may be frozen."""
@@ -224,37 +207,18 @@ class AutoencoderTraining(TrainingModule):
         encoder_frozen: bool = False,
         audible: bool = True,
     ) -> Reconstruction:
-        """Encode and decode audio (b c n); both are cut to the shorter length.
-
-        Args:
-            noise: source of the bottleneck's draws.
-            encoder_frozen: encode without gradients.
-            audible: False: decode only into the space of the autoencoder's pretransform, not into audio.
-        """
-        encoder_audio = encoder_input(audio, self.model, mono=self.encoder.force_input_mono)
-        restoring = unchanged(self.model.bottleneck) if encoder_frozen else contextlib.nullcontext()
-        with restoring, torch.set_grad_enabled(torch.is_grad_enabled() and not encoder_frozen):
-            transformed_audio = self.model.transform(encoder_audio)
-            latents, info = self.model.encode_transformed(transformed_audio, noise=noise)
-        if self.encoder.latent_mask_ratio > 0 and self.training:
-            mask = torch.rand_like(latents[:, :1]) >= self.encoder.latent_mask_ratio
-            latents = latents * mask
-        values = {k: v for k, v in info.items() if isinstance(v, Tensor)}
-        transformed, decoded = self.model.decoder(self.model.expand(latents)), None
-        if self._compares_transformed:
-            with torch.no_grad():
-                reals = transformed_audio if encoder_audio is audio else self.model.transform(audio)
-            values.update(transformed_reals=reals.detach(), transformed=transformed)
-        if audible:
-            decoded = self.model.undo_transform(transformed)
-            n = min(audio.shape[-1], decoded.shape[-1])
-            audio, decoded = audio[..., :n], decoded[..., :n].float()
-            values["decoded"] = decoded
-        audio = audio.float()
-        values.update(reals=audio, latents=latents)
-        if self.teacher is not None and torch.is_grad_enabled():
-            values.update(teacher_values(self.teacher, self.model, encoder_audio, latents))
-        return Reconstruction(audio, decoded, latents, values)
+        """Encode and decode audio (b c n), see `reconstructed`."""
+        return reconstructed(
+            self.model,
+            audio,
+            encoder=self.encoder,
+            noise=noise,
+            encoder_frozen=encoder_frozen,
+            compares_transformed=self._compares_transformed,
+            audible=audible,
+            masks=self.training,
+            teacher=self.teacher,
+        )
 
     def generator_loss(self, reconstruction: Reconstruction, step: int) -> Tensor:
         """Sum of the terms and the adversarial terms; records the scalars to log."""
@@ -288,9 +252,7 @@ class AutoencoderTraining(TrainingModule):
         """LR schedules of the autoencoder and its discriminator, which share the steps; -1 = no end."""
         if self.adversary is None:
             return [Schedule("autoencoder", self.optimizer_choice.scheduler, steps)]
-        waits = self.warmup_steps if self.adversary.warmup_mode == "full" else 0
-        # Odd steps from `waits` on: as many as there are below `steps`, less those below `waits`.
-        share = max(0, steps // 2 - waits // 2) if steps >= 0 else -1
+        share = self.adversary.turns(steps, warmup_steps=self.warmup_steps) if steps >= 0 else -1
         return [
             Schedule("autoencoder", self.optimizer_choice.scheduler, steps - share if steps >= 0 else -1),
             Schedule("discriminator", self.discriminator_choice.scheduler, share),
@@ -303,7 +265,7 @@ class AutoencoderTraining(TrainingModule):
         super().load_state(state)
         self.terms.load_state_dict(dict(state.get("losses") or {}))
         # Runs that an earlier version began measure anew.
-        self._recent = deque(state.get(RECENT_KEY, ()), maxlen=MEASURED_BATCHES)
+        self._recent = RecentSound(state.get(RECENT_KEY, ()))
 
     def noise(self) -> NoiseSource:
         """Standard normal noise of the current batch; depends on seed, position and item alone."""

@@ -31,6 +31,16 @@ class Adversary:
     feature_matching: float
     warmup_mode: Literal["adv", "full"]
 
+    def has_turn(self, step: int, *, warmed_up: bool) -> bool:
+        """Whether the step is the discriminator's: odd steps, unless warm-up leaves it out."""
+        return step % 2 == 1 and (self.warmup_mode == "adv" or warmed_up)
+
+    def turns(self, steps: int, *, warmup_steps: int) -> int:
+        """How many of the first steps are the discriminator's."""
+        waits = warmup_steps if self.warmup_mode == "full" else 0
+        # Odd steps from `waits` on: as many as there are below `steps`, less those below `waits`.
+        return max(0, steps // 2 - waits // 2)
+
     def generator_terms(self, reconstruction: Reconstruction, *, counts: bool) -> dict[str, Tensor]:
         """The adversarial terms () of the generator's loss, by name.
 

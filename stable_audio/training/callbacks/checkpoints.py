@@ -12,25 +12,20 @@ from typing import Any
 import lightning.pytorch as pl
 from torch import Tensor
 
-from stable_audio.checkpoints.format import TRAINING_ENTRY
-from stable_audio.checkpoints.scale import adopt_model_scale, with_scale
+from stable_audio.checkpoints.scale import with_scale
 from stable_audio.incidents import incident
-from stable_audio.training.base import StepBegin, TrainingModule
+from stable_audio.training.base import TrainingModule
 from stable_audio.training.batches.feed import RunData
 from stable_audio.training.callbacks.base import StepCallback
-from stable_audio.training.devices.halved_encoder import ENCODING_KEY
+from stable_audio.training.callbacks.position import add_position, go_on_from
 from stable_audio.training.guards.finite import not_finite
 from stable_audio.training.guards.rescue import claim_rescue, leave_rescue
-from stable_audio.training.processes.gathering import of_all
-from stable_audio.training.saving.batch_counts import begin_with_a_whole_step, end_last_batch
+from stable_audio.training.saving.batch_counts import end_last_batch
 from stable_audio.training.saving.checkpoint_files import is_numbered, last_steps, remove_leftovers
 from stable_audio.training.saving.checkpoint_io import AtomicCheckpointIO
-from stable_audio.training.saving.continuing import apply_learning_rate
 from stable_audio.training.saving.folder import same_file
 from stable_audio.training.saving.pruning import prune, remove_left
 from stable_audio.training.saving.room import make_room
-from stable_audio.training.starting.precision import PRECISION_KEY
-from stable_audio.training.window import state_of_rank
 
 log = logging.getLogger(__name__)
 
@@ -179,6 +174,7 @@ class Checkpoints(StepCallback):
         kept = self._prepare(module, step, numbered=numbered)
         target = self.folder / (f"checkpoints/step={step:08d}.ckpt" if numbered else "last.ckpt")
         with self.io.writer.group():
+            self.io.failure = None  # of an earlier save: most processes write nothing that would take it back
             self.io.make_room = partial(make_room, self.folder, kept, keep=self.keep)
             if self._alone:
                 content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
@@ -254,50 +250,10 @@ class Checkpoints(StepCallback):
                 same_file(target, self.folder / "last.ckpt")
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        # After an error in the middle of a step, the run goes on with that step from its beginning.
-        begin: StepBegin = pl_module.step_begin or StepBegin(
-            pl_module.order_state(), pl_module.window, pl_module.buckets
-        )
-        logged = {"window": begin.window.state_dict(), "buckets": begin.buckets.state_dict()}
-        here = (self.data.position(begin.order["position"]), logged)
-        gathered: list[Any] = [here]
-        if trainer.world_size > 1 and not self._alone:
-            # Processes differ where a whole batch was rejected on one of them.
-            gathered = of_all(here)
-        checkpoint["model_config"] = with_scale(self.config, pl_module.model)
-        checkpoint[TRAINING_ENTRY] = {
-            **pl_module.saved.entry,
-            "step": trainer.global_step,
-            PRECISION_KEY: (trainer.strategy.root_device.type, str(trainer.precision)),
-            ENCODING_KEY: (
-                trainer.strategy.root_device.type,
-                getattr(pl_module, "encoding_precision", "float32"),
-            ),
-            "data": [position for position, _ in gathered],
-            "logged": [logged for _, logged in gathered],
-            **pl_module.state(),
-            **begin.order,
-        }
+        add_position(checkpoint, trainer, pl_module, self.data, self.config, alone=self._alone)
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        entry = checkpoint[TRAINING_ENTRY]
-        pl_module.load_state(entry)
-        adopt_model_scale(pl_module.model, checkpoint.get("model_config"))
-        positions = entry["data"]
-        mine = trainer.global_rank if len(positions) == trainer.world_size else 0
-        self.data.continue_from(positions[mine])
-        if entry.get("logged"):  # scalars since the last log line
-            logged = state_of_rank(entry["logged"], trainer.global_rank, trainer.world_size)
-            pl_module.window.load_state_dict(logged["window"])
-            pl_module.buckets.load_state_dict(logged["buckets"])
-        apply_learning_rate(self.config, pl_module.networks(), checkpoint)
-        begin_with_a_whole_step(checkpoint, trainer.accumulate_grad_batches)
-        if entry["seed"] != pl_module.seed:
-            log.warning(
-                "the run was started with --seed %d and goes on with %d: data and noise change here",
-                entry["seed"],
-                pl_module.seed,
-            )
+        go_on_from(checkpoint, trainer, pl_module, self.data, self.config)
 
 
 def _is_last(folder: Path, step: int) -> bool:

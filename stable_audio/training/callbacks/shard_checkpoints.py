@@ -121,7 +121,9 @@ class ShardCheckpoints(Checkpoints):
             self.io.with_room(partial(write, path, tensors), path.parent, tensors)
         except OSError as error:
             what = "the inference file, which `stable-audio export` makes too, was"
+            checkpoint = self.io.failure
             self.io.fail(path, error, tensors, what=what, step=step)
+            self.io.failure = checkpoint or self.io.failure  # that it is made from counts more
 
 
 def _passing_shards(folder: Path, step: int) -> list[Path]:

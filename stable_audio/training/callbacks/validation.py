@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -145,7 +145,6 @@ class Validate(StepCallback):
 
     def _measured(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> Rows:
         """Measured values of the items of this process; empty if all of them were rejected."""
-        assert self._loader is not None
         measured, device = ItemValues(), module.device
         with (
             module.averaged(),
@@ -153,18 +152,23 @@ class Validate(StepCallback):
             torch.no_grad(),
             trainer.precision_plugin.val_step_context(),
         ):
-            try:
-                numbered = enumerate(self._loader)
-                # Items that a process repeats count once.
-                for index, batch in in_lockstep(numbered) if are_split(module) else numbered:
-                    items = batch.items if batch.items is not None else _numbered(index, batch)
-                    # Draws from the global generators are the same at every validation.
-                    seed_draws_on(device, derive_seed("validation", module.seed, items[0]))
-                    on_device = trainer.strategy.batch_to_device(batch, device)
-                    measured.add(items, module.validation_values(on_device, items))
-            except DataError as error:
-                log.error("validation at step %d: %s", step, error)
+            numbered = self._read(step)
+            # Items that a process repeats count once.
+            for index, batch in in_lockstep(numbered) if are_split(module) else numbered:
+                items = batch.items if batch.items is not None else _numbered(index, batch)
+                # Draws from the global generators are the same at every validation.
+                seed_draws_on(device, derive_seed("validation", module.seed, items[0]))
+                on_device = trainer.strategy.batch_to_device(batch, device)
+                measured.add(items, module.validation_values(on_device, items))
         return measured.rows()
+
+    def _read(self, step: int) -> Iterator[tuple[int, Batch]]:
+        """The numbered batches of one pass, which ends early where they cannot be read any more."""
+        assert self._loader is not None
+        try:
+            yield from enumerate(self._loader)
+        except DataError as error:  # not one of what is done with a batch, which does not pass through here
+            log.error("validation at step %d: %s", step, error)
 
     def _keep_best(self, write: Callable[..., None], tensors: Mapping[str, Tensor]) -> None:
         path = self.checkpoints.folder / "best.safetensors"

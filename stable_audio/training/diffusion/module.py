@@ -14,7 +14,7 @@ from stable_audio.conditioning.inpainting import inpainting_tensors
 from stable_audio.data.base import Batch
 from stable_audio.diffusion.coupling import coupled
 from stable_audio.diffusion.guidance import cfg_dropout
-from stable_audio.diffusion.item_means import FrameGroups, ItemMeans
+from stable_audio.diffusion.item_means import FrameGroups
 from stable_audio.diffusion.losses import LossSum, MSELoss, SpectralLoss
 from stable_audio.diffusion.objectives import Compared, Network, TrainingPoint
 from stable_audio.diffusion.step_options import StepOptions
@@ -36,6 +36,7 @@ from stable_audio.training.diffusion.frame_masks import (
     whole_steps,
 )
 from stable_audio.training.diffusion.inpainting import InpaintingMasks
+from stable_audio.training.diffusion.loss_means import item_means_of
 from stable_audio.training.diffusion.prepared import Clean, PreparedBatch, shift_lengths, with_silence
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.optimisation.ema import Averaging
@@ -274,28 +275,6 @@ class DiffusionTraining(EncodedTraining):
         mask = _on(x0, clean.mask if self.options.mask_padding or clean.lengths is not None else None)
         groups = self._groups(clean, inpainting)
         return self.losses_at_times(point, self.losses, mask if groups is None else groups.signal, groups)
-
-
-def item_means_of(options: StepOptions, model: DiffusionModel) -> ItemMeans | None:
-    """How the loss is a mean over items, if the options or the model ask for it.
-
-    Raises:
-        TrainingError: an option that only a model that hides padding from attention serves.
-    """
-    hides = model.mask_padding_attention
-    if options.silence_extension_scale_seconds > 0 and not hides:
-        raise TrainingError(
-            "$.training.silence_extension_scale_seconds: needs a model that hides padding from attention; "
-            "set $.model.diffusion.mask_padding_attention to true, or leave it out"
-        )
-    if options.mask_loss_weight is None and not hides and options.loss_normalization == "none":
-        return None
-    return ItemMeans(
-        rest_weight=options.mask_loss_weight or 0.0,
-        apart=hides,
-        normalization=options.loss_normalization,
-        eps=options.loss_norm_eps,
-    )
 
 
 def _std(step: PreparedBatch) -> Tensor:

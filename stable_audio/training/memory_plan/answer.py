@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
 from stable_audio.config import ModelConfig
-from stable_audio.inference.memory.errors import OutOfMemory, first_line, free_memory_of
+from stable_audio.inference.memory.errors import OutOfMemory, free_memory_of, out_of_memory_with
 from stable_audio.inference.memory.reserve import memory_of, readable_size, room_after_failure
 from stable_audio.training.memory_plan.changes import advice, cheapest
 from stable_audio.training.memory_plan.choice import choice_of
@@ -15,8 +14,6 @@ from stable_audio.training.memory_plan.plan import Planner, TrainingPlan, precis
 from stable_audio.training.memory_plan.processes import Sharing
 from stable_audio.training.options import RunOptions
 from stable_audio.wording import plural
-
-log = logging.getLogger(__name__)
 
 
 def out_of_memory(
@@ -43,15 +40,13 @@ def out_of_memory(
     free_memory_of(error)
     rows = f"{plural(shape[0], 'row')} of {shape[-1]}" if shape else "no batch yet"
     start = f"out of memory at step {step + 1:,} ({rows}{'' if not shape else _unit(config)})"
-    try:
-        return OutOfMemory(f"{start}: {_answer(config, options, precision, device, sharing)}")
-    # Planning takes some memory itself, and must not hide the reason.
-    except Exception as failure:
-        log.debug("what fits was not planned", exc_info=failure)
-        return OutOfMemory(
-            f"{start}: {first_line(error)}; give a smaller --batch-size with more --accum-batches, or set "
-            '"gradient_checkpointing": true (docs/planning.md)'
-        )
+    return out_of_memory_with(
+        start,
+        lambda: _answer(config, options, precision, device, sharing),
+        error,
+        "give a smaller --batch-size with more --accum-batches, or set "
+        '"gradient_checkpointing": true (docs/planning.md)',
+    )
 
 
 def _answer(config: ModelConfig, options: RunOptions, precision: str, device: str, sharing: Sharing) -> str:

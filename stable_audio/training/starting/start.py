@@ -20,10 +20,11 @@ from stable_audio.checkpoints import (
     load_pretransform,
     read_checkpoint,
 )
-from stable_audio.checkpoints.adapted import LoadedBase, merge_into
+from stable_audio.checkpoints.adapted import merge_into
 from stable_audio.checkpoints.base_file import BaseFile
 from stable_audio.checkpoints.difference import keys_of, tensors_of
 from stable_audio.checkpoints.filling import load_stored
+from stable_audio.checkpoints.loaded_base import LoadedBase
 from stable_audio.config import ModelConfig
 from stable_audio.factory import create_model_from_config
 from stable_audio.model import DiffusionModel

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import math
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from stable_audio.cli import serve
 from stable_audio.interface.service.access import Client, client_of
 from stable_audio.interface.service.errors import ServiceError
 from stable_audio.interface.service.names import name_of, named, read_tokens
@@ -24,6 +26,7 @@ from stable_audio.interface.service.settings import (
 )
 from stable_audio.interface.service.store import VERSION, JobStore
 from stable_audio.interface.service.waiting import WaitingJob, WaitingJobs
+from stable_audio.wording import flag_of
 from tests.interface.service.scripted import clip, scripted
 
 LOCAL = Access(hosts=("localhost", "127.0.0.1", "::1"))
@@ -173,15 +176,32 @@ def test_quantised_weights_take_no_adapters(tmp_path: Path, dtype: str) -> None:
     "name", ["max_seconds", "max_steps", "queue", "deadline", "upload_megabytes", "decode_seconds"]
 )
 def test_limits_are_above_zero(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name} must be above 0"):
+    with pytest.raises(ValueError, match=f"^{flag_of(name)} must be above 0"):
         Limits(**{name: 0})
 
 
 @pytest.mark.parametrize("value", [-1, math.nan, math.inf])
 @pytest.mark.parametrize("name", ["batch_wait", "deadline", "decode_seconds", "upload_seconds"])
 def test_limits_are_finite(name: str, value: float) -> None:
-    with pytest.raises(ValueError, match=f"{name} must be a finite number of at least 0, found {value}"):
+    with pytest.raises(
+        ValueError, match=f"^{flag_of(name)} must be a finite number of at least 0, found {value}"
+    ):
         Limits(**{name: value})
+
+
+def test_limits_are_called_as_a_user_types_them() -> None:
+    parser = argparse.ArgumentParser()
+    serve.add_arguments(parser)
+    offered = {flag for action in parser._actions for flag in action.option_strings}
+    called = {}
+    for name in vars(Limits()):
+        with pytest.raises(ValueError, match="must be a finite number of at least 0, found -1") as caught:
+            Limits(**{name: -1})
+        called[name] = str(caught.value).split()[0]
+    others = {name for name, shown in called.items() if shown not in offered}
+    assert others == {"connections", "body_seconds", "read_seconds"}
+    assert all(called[name] == name for name in others)
+    assert called["uploads"] == "--keep-uploads"
 
 
 @pytest.mark.parametrize("origin", ["example.org", "https://example.org/", "*", "https://"])
@@ -192,9 +212,9 @@ def test_origins_that_no_browser_sends_are_refused(origin: str) -> None:
 
 def test_other_settings_out_of_range_are_refused(tmp_path: Path) -> None:
     models = [ModelSource(name="x", checkpoint="x")]
-    with pytest.raises(ValueError, match="drain_seconds must be a number of at least 0, found -1"):
+    with pytest.raises(ValueError, match=r"^--drain-seconds must be a number of at least 0, found -1"):
         ServiceSettings(models=models, folder=tmp_path, drain_seconds=-1)
-    with pytest.raises(ValueError, match="resident must be at least 0"):
+    with pytest.raises(ValueError, match=r"^--resident must be at least 0"):
         WorkerOptions(resident=-1)
 
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from stable_audio.config import load_config
-from stable_audio.data.base import Batch, Rejected
+from stable_audio.data.base import Batch, DataError, Rejected
 from stable_audio.data.seeding import derive_seed
 from stable_audio.factory import create_model_from_config
 from stable_audio.training.build import build_training
@@ -154,6 +154,20 @@ def test_a_set_without_a_usable_item_ends_no_run(tmp_path: Path, caplog: pytest.
     assert "validation at step 2" in caplog.text
     assert "validation at step 4 found no usable item; training continues" in caplog.text
     assert not (tmp_path / "run" / "best.safetensors").exists()
+
+
+def test_a_mistake_of_the_network_is_not_one_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tiny_run(tmp_path, val_dataset=VALIDATION, val_every=2, max_steps=4)
+
+    def measure(*_: Any) -> Any:
+        raise DataError("the network takes no such clip")
+
+    monkeypatch.setattr(run.module, "validation_values", measure)
+    with pytest.raises(DataError, match="takes no such clip"):
+        run.start()
+    assert "validation at step 2" not in caplog.text
 
 
 def _reject(self: Any, key: Any) -> Rejected:

@@ -15,6 +15,7 @@ import torch
 
 from stable_audio.checkpoints import checksums, summed_files
 from stable_audio.checkpoints.shards import Shards, read_shards
+from stable_audio.training.callbacks import checkpoints as checkpoints_module
 from stable_audio.training.callbacks.checkpoints import RETRY_MINUTES
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.saving import checkpoint_io
@@ -23,6 +24,7 @@ from stable_audio.training.saving.saved import SavedWeights
 from stable_audio.training.saving.shard_writing import ShardWriting
 from stable_audio.training.saving.write_failure import write_failure
 from tests.training.building import tiny_run
+from tests.training.worlds import ended_world, run_world
 
 OPTIONS = {"max_steps": 6, "checkpoint_every": 2, "keep": 1}
 
@@ -134,3 +136,81 @@ def test_a_folder_that_takes_no_files_at_the_start_is_one_sentence(tmp_path: Pat
     (tmp_path / "run").write_text("a file in the place of the folder")
     with pytest.raises(TrainingError, match=r"--save-dir/--name .*run is not a folder, but a folder is"):
         tiny_run(tmp_path, checkpoint_format=kind, **OPTIONS)
+
+
+IN_TWO = {"devices": "auto", "demos": False, "checkpoint_every": 2}
+
+
+def _finds_the_disk_full(folder: Path, form: str, what: str) -> None:
+    """The end of a run on a full disk, as each of its processes tells it."""
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    run = tiny_run(folder, max_steps=2, checkpoint_format=form, **IN_TWO)
+    patched = pytest.MonkeyPatch()
+    patched.setattr(checkpoint_io, "save_torch_file", full)
+    if what == "parts":
+        patched.setattr(summed_files._SummedFile, "write", full)
+    patched.setattr(SavedWeights, "write", full)
+    try:
+        run.start()
+    except TrainingError as error:
+        (folder / f"said by {run.trainer.global_rank}").write_text(str(error))
+
+
+@pytest.mark.parametrize(
+    ("form", "what", "named"),
+    [
+        ("file", "file", "step=00000002.ckpt: the checkpoint was not written (No space left"),
+        (
+            "shards",
+            "inference file",
+            "last.safetensors: the inference file, which `stable-audio export` makes",
+        ),
+        ("shards", "parts", "step=00000002.shards: the checkpoint was not written ("),
+    ],
+)
+def test_all_processes_end_with_the_reason_why_the_last_save_failed(
+    tmp_path: Path, form: str, what: str, named: str
+) -> None:
+    run_world(2, _finds_the_disk_full, tmp_path, form, what)
+    said = [(tmp_path / f"said by {rank}").read_text() for rank in (0, 1)]
+    assert said[0] == said[1]
+    assert named in said[0]
+    assert "\n" not in said[0]
+
+
+def _loses_its_folder(folder: Path) -> None:
+    run = tiny_run(folder, max_steps=2, **IN_TWO)
+    write = checkpoint_io._write_file
+
+    def gone(path: Path, content: Any) -> None:
+        path.parent.rmdir()
+        path.parent.write_text("something else")
+        write(path, content)
+
+    pytest.MonkeyPatch().setattr(checkpoint_io, "_write_file", gone)
+    run.start()
+
+
+def test_all_processes_fail_where_the_last_save_has_lost_its_folder(tmp_path: Path) -> None:
+    statuses, failures = ended_world(2, _loses_its_folder, tmp_path, left_alone=True)
+    assert statuses == [1, 1]  # what the test's processes end with after an error
+    reasons = {text.strip().splitlines()[-1] for text in failures}
+    assert len(reasons) == 1
+    assert "step=00000002.ckpt: the checkpoint was not written (" in reasons.pop()
+
+
+def _refuses_one(folder: Path) -> None:
+    answers = iter(["the weights are not finite"])
+    pytest.MonkeyPatch().setattr(checkpoints_module, "not_finite", lambda *_: next(answers, None))
+    run = tiny_run(folder, max_steps=4, **IN_TWO)
+    assert run.start() == 0
+    assert run.io.failure is None
+
+
+def test_a_save_that_was_refused_is_forgotten_with_the_next_one_that_is_whole(tmp_path: Path) -> None:
+    """On every process: most of them write nothing that would say so."""
+    run_world(2, _refuses_one, tmp_path)
+    assert _kinds(tmp_path) == ["checkpoint not written"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,16 @@ from stable_audio.adapters import (
 )
 from stable_audio.adapters.passport import config_hash
 from stable_audio.checkpoints import CheckpointError, export, load_model
+from stable_audio.checkpoints.checksums import save_torch_file
 from stable_audio.checkpoints.run_adapters import newest_adapter, read_newest_adapter
+from stable_audio.checkpoints.shards import read_shards, taken_apart
 from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.cli import main
 from stable_audio.config import load_config
 from stable_audio.factory import create_model_from_config
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.saving.checkpoint_files import last_steps
+from stable_audio.training.saving.shard_writing import ShardWriting
 from tests.training.building import demo_section, stored, tiny_config, tiny_run
 from tests.training.saving.test_resume import assert_same_checkpoint
 
@@ -167,6 +171,66 @@ def test_the_newest_adapter_of_a_run_in_parts_is_taken(tmp_path: Path, base: Pat
     tiny_run(tmp_path, tiny_config(), name="whole", max_steps=1, **options).start()
     with pytest.raises(AdapterError, match="of a run that trains no adapter"):
         read_newest_adapter(tmp_path / "whole" / "checkpoints" / "step=00000001.shards")
+
+
+def _damaged(state: dict[str, Tensor], how: str) -> str:
+    """Damage the adapter in the state of a model; returns the key of the tensor."""
+    key = next(k for k in state if k.startswith("model.backbone.") and k.endswith(".lora_A"))
+    value = state[key]
+    if how == "not finite":
+        value[0, 1] = torch.nan
+    elif how == "rank":
+        state[key] = value[:1].clone()
+    elif how == "absent":
+        del state[key]
+    else:
+        for other in [k for k in state if "weight_updates" in k]:
+            del state[other]
+    return key
+
+
+DAMAGES = {
+    "not finite": r"{key} holds values that are not finite, 1 of \d+; copy the file again",
+    "rank": r"{layer} has lora_A of rank 1, but lora_B of rank 2; copy the file again",
+    "absent": r"{layer} has the tensors 'lora_B', 'magnitude', but the type 'dora-rows' needs",
+    "all absent": r"lacks the tensors of the adapter that its run trains",
+}
+
+
+def _refusal(how: str, path: Path, key: str) -> str:
+    layer = key.replace("model.backbone.", "model.").partition(".weight_updates")[0]
+    said = DAMAGES[how].format(key=re.escape(key.removeprefix("model.")), layer=re.escape(layer))
+    return rf"{re.escape(str(path))}: {said}"
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_adapter_in_a_checkpoint_is_named(
+    how: str, trained: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = load_torch_file(trained / "last.ckpt")
+    key, path = _damaged(content["state_dict"], how), tmp_path / "damaged.ckpt"
+    save_torch_file(content, path)
+    said = _refusal(how, path, key)
+    with pytest.raises(CheckpointError, match=said):
+        load_model(path)
+    assert main(["export", str(path), str(tmp_path / "whole.safetensors")]) == 2
+    assert re.search(said, capsys.readouterr().err)
+    assert main(["generate", "--ckpt-path", str(path), "--out", str(tmp_path / "clips")]) == 2
+    assert re.search(said, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("how", ["not finite", "rank"])
+def test_a_damaged_adapter_in_parts_is_named(how: str, tmp_path: Path, base: Path) -> None:
+    options: dict[str, Any] = {"checkpoint_format": "shards", "demos": False}
+    folder = run(tmp_path, base, max_steps=1, **options)
+    content = read_shards(folder / "checkpoints" / "step=00000001.shards")
+    key, path = _damaged(content["state_dict"], how), tmp_path / "step=00000001.shards"
+    ShardWriting().write(path, taken_apart(content))
+    said = _refusal(how, path, key)
+    with pytest.raises(AdapterError, match=said):
+        read_newest_adapter(path)
+    with pytest.raises(CheckpointError, match=said):
+        load_model(path)
 
 
 def test_export_writes_a_whole_model(trained: Path, base: Path, tmp_path: Path) -> None:
