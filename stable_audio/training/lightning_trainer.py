@@ -123,7 +123,8 @@ def _strategy(options: RunOptions, placed: ProcessLayout, alike: bool) -> str | 
         return SplitWeights(gathers=gathers, shard_size=size, cpu_offload=options.cpu_offload)
     if options.strategy not in ("auto", "", DDP, *SPLITTING):
         return STRATEGIES.get(options.strategy, options.strategy)
-    return "auto" if alone else _ddp(alike, on_gpu(options))
+    # What is known after the first batch is exchanged with it, which the first of several batches is not.
+    return "auto" if alone else _ddp(alike and options.accum_batches == 1, on_gpu(options))
 
 
 def _ddp(alike: bool, gpu: bool) -> DDPStrategy:
