@@ -156,10 +156,12 @@ def shard_size(options: RunOptions, placed: ProcessLayout) -> int:
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Suppress Lightning's hints, which do not apply: batches never end, logs and checkpoints are ours."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Suppress Lightning's hints, which do not apply: batches never end, logs and checkpoints are ours, and
+    every process has said which one it is."""
+    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"lightning\..*")
@@ -167,4 +169,5 @@ def quiet_lightning() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module .* returned a view tensor")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
