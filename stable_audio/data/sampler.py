@@ -117,7 +117,10 @@ class ResumableSampler:
     def _log_leftovers(self) -> None:
         """Log, once per run, how many items the first epoch repeats or omits for not filling a batch."""
         distinct = np.unique(self._plan(0).order)
-        if not self.drop_last or self.rank != 0 or not self.shuffle:
+        if self.rank != 0 or not self.shuffle:
+            return
+        if not self.drop_last:
+            self._log_shared()
             return
         batch = (
             f"a batch of {self.global_batch_size} ({self.batch_size} x {plural(self.world_size, 'process')})"
@@ -137,6 +140,19 @@ class ResumableSampler:
                     plural(self.num_items, "item"),
                     batch,
                 )
+
+    def _log_shared(self) -> None:
+        """Log how often an epoch has a batch that the ranks cannot share evenly."""
+        sizes = np.diff(self._plan(0).batches)
+        repeated = int((-sizes % self.world_size).sum())
+        if repeated:
+            _LOG.info(
+                "%d of %s per epoch cannot be shared evenly by %s: %s twice there, unlike in one process",
+                int((sizes % self.world_size > 0).sum()),
+                plural(len(sizes), "batch"),
+                plural(self.world_size, "process"),
+                plural(repeated, "item" if self.row_length is None else "row", "count"),
+            )
 
     def keys(self, epoch: int, batch: int) -> list[ItemKey]:
         """This rank's items of one global batch."""

@@ -12,6 +12,9 @@ from stable_audio.wording import plural
 
 T = TypeVar("T")
 
+BY_LIGHTNING = frozenset({"NODE_RANK", "LOCAL_RANK"})
+"""Variables that the processes have, beside WORLD_SIZE, which Lightning starts for `--devices`."""
+
 SHELLS = ("interactive", "bash", "sh", "zsh", "fish")
 """Names of SLURM jobs that are an interactive shell."""
 
@@ -125,17 +128,19 @@ def _torchrun(env: Mapping[str, str]) -> World | None:
     """RANK and WORLD_SIZE, with LOCAL_* by torchrun; other launchers may set the first two alone."""
     if "RANK" not in env:
         size = _count(env, "WORLD_SIZE", 1)
-        # The children of Lightning's own launcher have LOCAL_RANK and no RANK.
-        if size > 1 and not {"LOCAL_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK"} & env.keys():
+        by_other = bool({"SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK"} & env.keys())
+        if size > 1 and not by_other and not env.keys() >= BY_LIGHTNING:
             raise WorldError(
                 f"WORLD_SIZE is {size}, but RANK is not set, so this process does not know which one it is; "
-                "start with torchrun, or set RANK, LOCAL_RANK, MASTER_ADDR and MASTER_PORT too"
+                "start with torchrun, or set RANK, LOCAL_RANK, MASTER_ADDR and MASTER_PORT too, or unset "
+                "WORLD_SIZE to run this process alone"
             )
         return None
     if "WORLD_SIZE" not in env:
-        if _count(env, "RANK") > 0:
-            raise WorldError(f"RANK is {env['RANK']}, but WORLD_SIZE is not set; start with torchrun")
-        return None
+        raise WorldError(
+            f"RANK is {_count(env, 'RANK')}, but WORLD_SIZE is not set; start with torchrun, or unset RANK "
+            "to run this process alone"
+        )
     by_torchrun = "TORCHELASTIC_RUN_ID" in env or "GROUP_RANK" in env
     rank, size = _count(env, "RANK"), _count(env, "WORLD_SIZE")
     alone = "LOCAL_RANK" not in env  # one process per machine, as in clusters of containers

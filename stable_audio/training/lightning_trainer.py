@@ -123,7 +123,8 @@ def _strategy(options: RunOptions, placed: ProcessLayout, alike: bool) -> str | 
         return SplitWeights(gathers=gathers, shard_size=size, cpu_offload=options.cpu_offload)
     if options.strategy not in ("auto", "", DDP, *SPLITTING):
         return STRATEGIES.get(options.strategy, options.strategy)
-    return "auto" if alone else _ddp(alike, on_gpu(options))
+    # What is known after the first batch is exchanged with it, which the first of several batches is not.
+    return "auto" if alone else _ddp(alike and options.accum_batches == 1, on_gpu(options))
 
 
 def _ddp(alike: bool, gpu: bool) -> DDPStrategy:
@@ -155,10 +156,12 @@ def shard_size(options: RunOptions, placed: ProcessLayout) -> int:
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Suppress Lightning's hints, which do not apply: batches never end, logs and checkpoints are ours."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Suppress Lightning's hints, which do not apply: batches never end, logs and checkpoints are ours, and
+    every process has said which one it is."""
+    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"lightning\..*")
@@ -166,4 +169,5 @@ def quiet_lightning() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module .* returned a view tensor")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)

@@ -134,6 +134,30 @@ def test_few_items_with_weights_buckets_or_rows() -> None:
     assert len({k.seed for k in rows}) == len(rows)
 
 
+@pytest.mark.parametrize(
+    ("items", "ranks", "told"),
+    [
+        (11, 2, "1 of 3 batches per epoch cannot be shared evenly by 2 processes: 1 item counts twice"),
+        (9, 4, "3 items count"),
+    ],
+)
+def test_items_that_count_twice_are_told(
+    items: int, ranks: int, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    options = {"batch_size": 4 // ranks, "world_size": ranks}
+    for rank in range(ranks):
+        sampler = ResumableSampler(items, rank=rank, drop_last=False, **options)
+        assert len(sampler.keys(0, 2)) == -(-(items - 8) // ranks)
+    assert caplog.text.count("unlike in one process") == 1
+    assert told in caplog.text
+    caplog.clear()
+    ResumableSampler(items, drop_last=True, **options)
+    ResumableSampler(12, drop_last=False, **options)
+    ResumableSampler(items, batch_size=4, drop_last=False)
+    assert not caplog.text
+
+
 def test_items_of_small_buckets_are_told(caplog: pytest.LogCaptureFixture) -> None:
     ResumableSampler(7, batch_size=4, buckets=[0, 0, 0, 0, 0, 1, 1])
     assert "2 of 7 items cannot be used, in buckets that do not fill a batch of 4" in caplog.text

@@ -131,8 +131,10 @@ def test_mpi() -> None:
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({"WORLD_SIZE": "2"}, "WORLD_SIZE is 2, but RANK is not set"),
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE is 2, but RANK is not set.* or unset WORLD_SIZE"),
+        ({"WORLD_SIZE": "2", "LOCAL_RANK": "1"}, "WORLD_SIZE is 2, but RANK is not set"),
         ({"RANK": "1"}, "RANK is 1, but WORLD_SIZE is not set"),
+        ({"RANK": "0"}, "RANK is 0, but WORLD_SIZE is not set.* or unset RANK"),
         ({"RANK": "2", "WORLD_SIZE": "2"}, "process 2 of 2"),
         ({"RANK": "one", "WORLD_SIZE": "2"}, "RANK must be a whole number, found 'one'"),
         ({"SLURM_PROCID": "2", "SLURM_NTASKS": "2"}, "process 2 of 2"),
@@ -149,6 +151,10 @@ def test_numbers_that_contradict_the_launcher(numbers: dict[str, int], flag: str
     with pytest.raises(WorldError, match=f"{flag} 1, but torchrun started 4 processes.*leave {flag} out"):
         refuse_other(world, **{"devices": None, "nodes": None, **numbers})
     refuse_other(world, devices=2, nodes=2)
+
+
+def test_processes_that_lightning_starts_are_counted_by_it() -> None:
+    assert launched_world({"WORLD_SIZE": "2", "LOCAL_RANK": "1", "NODE_RANK": "0"}) == World()
 
 
 def test_shares_are_everything_once() -> None:

@@ -16,6 +16,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from stable_audio.data.world import World, WorldError, refuse_other
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
+from stable_audio.training.processes.strangers import or_alone, told_of_strangers
 from stable_audio.wording import plural
 
 log = logging.getLogger(__name__)
@@ -122,7 +123,7 @@ def layout(options: RunOptions, world: World) -> ProcessLayout:
     if world.size > 1 and (world.address is None or world.port is None):
         raise WorldError(
             f"{world}, but where they meet is not set; set MASTER_ADDR to the name of the first machine and "
-            "MASTER_PORT to a free port of it, the same for all"
+            f"MASTER_PORT to a free port of it, the same for all{or_alone(world)}"
         )
     visible = _visible_gpus(options)
     grid = world.even and (visible is None or visible >= world.local_size)
@@ -148,15 +149,19 @@ def layout(options: RunOptions, world: World) -> ProcessLayout:
 
 
 def log_world(world: World) -> None:
-    """Log which processes train together, if there are several."""
+    """Log which processes train together, if there are several, and which were started with this one and do
+    not."""
+    if (strangers := told_of_strangers(world)) is not None:
+        log.warning("%s", strangers)
     if world.size == 1:
         return
     log.info("%s; they meet at %s:%s", world, world.address, world.port)
     if not world.certain:
         log.warning(
             "SLURM allots %d tasks, but does not say that it started this one; in a batch script put "
-            "`srun` before the command, or ask for one task: this process waits for the others",
+            "`srun` before the command, or ask for one task%s: this process waits for the others",
             world.size,
+            or_alone(world),
         )
 
 

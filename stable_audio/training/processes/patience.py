@@ -36,7 +36,7 @@ class Patience:
         advice: str = "see the logs of the others, and start all of them again",
     ) -> None:
         self.seconds, self.advice = seconds, advice
-        self._stop, self._verdict = stop, verdict
+        self.stop, self._verdict = stop, verdict
         self._began = time.monotonic()
         self._told = self._began
         self._pause = 0.01
@@ -51,8 +51,8 @@ class Patience:
             TrainingError: the time is over, or a process has died.
             Interrupted: a signal has come to end the run.
         """
-        if self._stop.signal in ENDING:
-            raise Interrupted(self._stop.signal)
+        if self.stop.signal in ENDING:
+            raise Interrupted(self.stop.signal)
         if (verdict := self._verdict()) is not None:
             raise TrainingError(f"{verdict}; {NOT_BEGUN}")
         now = time.monotonic()

@@ -22,6 +22,7 @@ from stable_audio.training.errors import TrainingError
 from stable_audio.training.processes.meeting import Meeting
 from stable_audio.training.processes.patience import Patience
 from stable_audio.training.processes.stopping import StopRequest
+from stable_audio.training.processes.strangers import or_alone
 from stable_audio.training.processes.two_worlds import refuse_other_owner, refuse_second
 
 log = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ def meet(world: World, *, stop: StopRequest | None = None, seconds: float | None
 
 def _opened(world: World, patience: Patience) -> Any:
     """The store of the processes, which the first one opens unless its launcher has."""
+    _wait_for_name(world, Patience(min(CONNECT_SECONDS, patience.seconds), stop=patience.stop))
     if world.rank == 0 and not _has_agent_store():
         try:
             store = _opened_at(world.address or "", world.port or 0, patience)
@@ -108,6 +110,25 @@ def _opened(world: World, patience: Patience) -> Any:
         except (torch.distributed.DistError, RuntimeError, OSError) as error:
             log.debug("the first process was not reached", exc_info=error)
             patience.pause(f"process 0 at {world.address}:{world.port}")
+
+
+def _wait_for_name(world: World, patience: Patience) -> None:
+    """Wait until the name of the first machine is known here, for a moment: torch would try for minutes, in
+    which it sees no signals.
+
+    Raises:
+        TrainingError: it is not.
+    """
+    while True:
+        try:
+            socket.getaddrinfo(world.address, world.port)
+            return
+        except socket.gaierror as error:
+            patience.advice = (
+                f"{world}; {socket.gethostname()} does not know a machine of that name ({error.strerror}): "
+                "set MASTER_ADDR to a name or number of the first machine by which all can reach it"
+            )
+            patience.pause(f"the address of {world.address}")
 
 
 def _client(world: World, seconds: float) -> Any:
@@ -197,10 +218,10 @@ def _advice(world: World) -> str:
     if not world.certain:
         return (
             f"{world.launcher} allots {world.size} tasks, and does not say that it has started them: in a "
-            "batch script put `srun` before the command, or ask for one task (--ntasks=1)"
+            f"batch script put `srun` before the command, or ask for one task (--ntasks=1){or_alone(world)}"
         )
     return (
         f"{world.launcher} says that there are {world.size}: start each of them with one launcher (torchrun; "
         "srun in a batch script), with the same MASTER_ADDR and a free MASTER_PORT, and see the logs of the "
-        "others"
+        f"others{or_alone(world)}"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,11 @@ from stable_audio.config import load_config
 from stable_audio.data.world import World, WorldError
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.lightning_trainer import _strategy as lightning_strategy
-from stable_audio.training.lightning_trainer import shard_size
+from stable_audio.training.lightning_trainer import quiet_lightning, shard_size
 from stable_audio.training.options import RunOptions
 from stable_audio.training.processes import rendezvous
-from stable_audio.training.processes.cluster import layout, parse_devices
+from stable_audio.training.processes.cluster import layout, log_world, parse_devices
+from stable_audio.training.processes.strangers import told_of_strangers
 from tests.training.building import tiny_config, tiny_run
 
 
@@ -89,6 +92,23 @@ def test_a_world_without_a_place_to_meet() -> None:
     world = World(0, 2, 0, 1, 0, 2, "MPI")
     with pytest.raises(WorldError, match="set MASTER_ADDR"):
         layout(RunOptions(accelerator="cpu"), world)
+    left_over = replace(world, launcher="the environment")
+    with pytest.raises(WorldError, match="to run this process alone, unset RANK and WORLD_SIZE"):
+        layout(RunOptions(accelerator="cpu"), left_over)
+
+
+def test_torchruns_of_one_srun_that_know_nothing_of_each_other_say_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    apart = World(0, 1, 0, 1, 0, 1, "torchrun", "here", 15000)
+    log_world(apart)
+    assert "srun has started 2 tasks, and the torchrun of this one knows of no other" in caplog.text
+    for world in (World(0, 2, 0, 1, 0, 2, "torchrun", "here", 15000), _world(1, 2, 0, 1)):
+        assert told_of_strangers(world) is None
+    monkeypatch.delenv("SLURM_PROCID")
+    assert told_of_strangers(apart) is None
 
 
 def test_several_nodes_without_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,6 +143,7 @@ def test_processes_that_do_not_meet_are_one_sentence(
     with pytest.raises(TrainingError, match=r"waited 1 seconds for 1 of 2 processes.*SLURM allots 2 tasks"):
         tiny_run(tmp_path, devices="auto")
     assert "put `srun` before the command" in caplog.text
+    assert "to run this process alone, unset SLURM_PROCID" in caplog.text
 
 
 def test_processes_that_lose_each_other_are_one_sentence(tmp_path: Path) -> None:
@@ -184,12 +205,21 @@ def test_one_process_splits_nothing(tmp_path: Path) -> None:
         assert isinstance(run.trainer.strategy, SingleDeviceStrategy)
 
 
+def test_what_lightning_says_of_each_process_is_left_out() -> None:
+    said = logging.getLogger("lightning.fabric.utilities.distributed")
+    level = said.getEffectiveLevel()
+    with quiet_lightning():
+        assert not said.isEnabledFor(logging.INFO)
+    assert said.getEffectiveLevel() == level
+
+
 def test_only_steps_that_differ_are_searched_for_idle_weights(gpus: Any) -> None:
     gpus(2)
     placed = layout(RunOptions(), _world(1, 2, 0, 0))
-    for alike in (True, False):
-        strategy: Any = lightning_strategy(RunOptions(), placed, alike)
+    for alike, batches in ((True, 1), (False, 1), (True, 2)):
+        strategy: Any = lightning_strategy(RunOptions(accum_batches=batches), placed, alike)
         settings = strategy._ddp_kwargs
-        assert settings["static_graph"] is alike
-        assert settings["find_unused_parameters"] is not alike
+        known = alike and batches == 1  # torch learns it from the first batch, which must be exchanged then
+        assert settings["static_graph"] is known
+        assert settings["find_unused_parameters"] is not known
         assert settings["gradient_as_bucket_view"]

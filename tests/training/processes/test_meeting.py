@@ -155,6 +155,16 @@ def test_a_port_that_is_taken_is_named() -> None:
             meet(_world(0, port), seconds=1)
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_machine_whose_name_nobody_knows_is_named_at_once(rank: int) -> None:
+    """torch would try for minutes, and would see no signal meanwhile."""
+    world = replace(_world(rank, free_port()), address="nowhere.invalid")
+    began = time.monotonic()
+    with pytest.raises(TrainingError, match=r"waited 1 seconds for the address of nowhere.*set MASTER_ADDR"):
+        meet(world, seconds=1)
+    assert time.monotonic() - began < 30
+
+
 def test_a_signal_ends_the_wait() -> None:
     stop = StopRequest()
     timer = threading.Timer(0.3, lambda: setattr(stop, "signal", signal.SIGTERM))

@@ -138,6 +138,14 @@ def test_every_backbone_trains_like_one_process(
         compare(alone, name, label)
 
 
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
+def test_the_batches_of_a_step_add_up_as_in_one_process(tmp_path: Path, strategy: str) -> None:
+    accumulated = {"accum_batches": 3, "max_steps": 4}
+    run_world(1, train, tmp_path, ["dit"], "one", options_of(1, **accumulated))
+    run_world(2, train, tmp_path, ["dit"], strategy, options_of(2, strategy=strategy, **accumulated))
+    compare(tmp_path, "dit", strategy)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_compiled_blocks_train_like_one_process_without_the_compiler(alone: Path, strategy: str) -> None:
