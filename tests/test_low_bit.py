@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import builtins
 import copy
 import math
+import sys
 from typing import Any
 
 import pytest
@@ -140,15 +140,9 @@ def test_weights_of_equal_shape_are_rounded_by_different_draws() -> None:
 
 
 def test_a_machine_without_torchao_is_told_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = builtins.__import__
-
-    def refuse(name: str, *args: object, **kwargs: object) -> object:
-        if name.startswith("torchao"):
-            raise ImportError(name)
-        return original(name, *args, **kwargs)
-
     low_bit.computed_by_torchao.cache_clear()
-    monkeypatch.setattr(builtins, "__import__", refuse)
+    for package in ("torchao", "torchao.optim"):
+        monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match=r"'AdamW8bit' needs torchao.*stable-audio\[quantize\]"):
         build_optimizer({"type": "AdamW8bit", "config": {}}, [nn.Parameter(torch.ones(1))])
 

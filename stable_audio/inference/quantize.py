@@ -25,6 +25,7 @@ from stable_audio.backbones.adp.conv import PaddedConv1d
 from stable_audio.nn.feedforward import PointwiseConv
 from stable_audio.nn.held import can_hold, hold
 from stable_audio.nn.linear import Linear
+from stable_audio.optim.torchao_classes import importing
 
 Kernels = Literal["torch", "torchao", "int4"]
 
@@ -86,10 +87,8 @@ def _with_torch(module: nn.Module, min_weights: int) -> nn.Module:
 
 
 def _with_torchao(module: nn.Module, min_weights: int) -> nn.Module:
-    try:
+    with importing("torchao.quantization", needed_by="a model in 8 bits"):
         from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
-    except ImportError as error:
-        raise ImportError('torchao is not installed: pip install "stable-audio[quantize]"') from error
 
     def is_large_linear(child: nn.Module, _: str) -> bool:
         return isinstance(child, nn.Linear) and _is_large(child, min_weights)

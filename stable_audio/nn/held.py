@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from stable_audio.nn.linear import Linear
 from stable_audio.nn.mixing import mix_in
+from stable_audio.optim.torchao_classes import importing
 
 Bits = Literal[8, 4]
 
@@ -145,14 +146,12 @@ class _Quantised:
 
 def _quantised(weight: Tensor, bits: Bits) -> tuple[Tensor, Tensor, Tensor]:
     """Values (out, in), scales and offsets (out, groups)."""
-    try:
+    with importing("torchao.quantization", needed_by=f"weights in {bits} bits"):
         from torchao.quantization.quant_primitives import (
             MappingType,
             choose_qparams_affine,
             quantize_affine,
         )
-    except ImportError as error:
-        raise ImportError('torchao is not installed: pip install "stable-audio[quantize]"') from error
     size = weight.shape[1] if bits == 8 else GROUP
     kind = MappingType.SYMMETRIC if bits == 8 else MappingType.ASYMMETRIC
     least, most = (-128, 127) if bits == 8 else (0, 15)

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
@@ -73,13 +74,19 @@ def importing(package: str, *, needed_by: str) -> Iterator[None]:
     """Context that imports a package of torchao and takes what it needs from it.
 
     Raises:
-        ImportError: torchao is not installed, or too old.
+        ImportError: torchao is not installed, or of a version that lacks the package or that this torch lacks
+            something for.
     """
     try:
         with _only_errors("torchao", "torch.utils._pytree"):  # which tell at import what a CPU lacks
             yield
     except (ImportError, AttributeError) as error:
-        raise ImportError(f"{needed_by} needs torchao with {package}: {EXTRA}") from error
+        if find_spec("torchao") is None:
+            raise ImportError(f"{needed_by} needs torchao: {EXTRA}") from error
+        raise ImportError(
+            f"{needed_by} needs {package}, which torchao {version('torchao')} does not offer with torch "
+            f"{torch.__version__} ({error}); install a version of torchao that was made for this torch"
+        ) from error
 
 
 @contextmanager

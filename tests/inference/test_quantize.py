@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import io
+import sys
 from typing import Any
 
 import pytest
@@ -123,3 +124,11 @@ def test_a_backbone_in_4_bits_compiles_whole() -> None:
     assert relative_error(expected, backbone(x, t, cond)) < 0.2
     small.compile(backend="eager", fullgraph=True)
     torch.testing.assert_close(small(x, t, cond), expected)
+
+
+@pytest.mark.parametrize("method", ["torchao", "int4"])
+def test_without_torchao_the_extra_is_named(method: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("torchao", "torchao.quantization", "torchao.quantization.quant_primitives"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=r'needs torchao: pip install "stable-audio\[quantize\]"'):
+        quantized(nn.Sequential(nn.Linear(96, 64)), method=method)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -179,8 +180,17 @@ def test_strategies_with_a_precision_of_their_own_are_refused() -> None:
 
 
 def test_without_torchao_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torchao.float8", None)
+    for package in ("torchao", "torchao.float8"):
+        monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match=r'pip install "stable-audio\[quantize\]"'):
+        check_float8(RunOptions(precision="fp8-mixed"))
+
+
+def test_a_torchao_for_another_torch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torchao")
+    monkeypatch.setitem(sys.modules, "torchao.float8", None)
+    versions = rf"torchao [0-9.]+.* does not offer with torch {re.escape(torch.__version__)}"
+    with pytest.raises(ImportError, match=rf"needs torchao.float8, which {versions}.*made for this torch"):
         check_float8(RunOptions(precision="fp8-mixed"))
 
 

@@ -105,7 +105,8 @@ def test_a_run_with_bfloat16_weights_releases_to_the_same_bits(tmp_path: Path) -
 
 def test_optimizers_of_few_bits_need_torchao(monkeypatch: pytest.MonkeyPatch) -> None:
     section = load_config(tiny_config(**_optimizer("AdamW8bit", lr=1e-3))).training
-    monkeypatch.setitem(sys.modules, "torchao.optim", None)
+    for package in ("torchao", "torchao.optim"):
+        monkeypatch.setitem(sys.modules, package, None)
     low_bit.computed_by_torchao.cache_clear()
     with pytest.raises(ImportError, match=r"needs torchao.*stable-audio\[quantize\]"):
         check_levers(section, RunOptions(), processes=1)
