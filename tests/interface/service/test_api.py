@@ -138,7 +138,7 @@ def test_an_edit_is_rendered_again_from_its_upload(
         ({"steps": "3", "cfg_scale": "x"}, "$.steps"),
         ({"inpaint": "0:1"}, "'inpaint' needs 'inpaint_audio', the sound"),
         ({"loudness": 40}, "loudness must be from -70 to 0 dB"),
-        ({"window_seconds": -1}, "window_seconds must be at least 0"),
+        ({"window_seconds": -1}, "'window_seconds' must be at least 0"),
         ({"cfg_rescale": 2}, "must be from 0 to 1, found 2"),
         ({"conditioning": {"tempo": 2**70}}, "$.conditioning.tempo: whole numbers must be at most"),
     ],
