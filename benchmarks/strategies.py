@@ -1,5 +1,7 @@
 """What a training step costs with each strategy, and with a DDP that searches every step for idle weights.
 
+A run's DDP keeps gradients where they are sent on a GPU, and copies them on a CPU.
+
     python benchmarks/strategies.py [--processes 2 --dim 256 --depth 6 --steps 8 --rounds 3]
     torchrun --nproc-per-node 8 benchmarks/strategies.py --device cuda --dim 1536 --depth 24 --frames 1024
 
@@ -94,7 +96,8 @@ def _strategies(args: argparse.Namespace) -> dict[str, Callable[[nn.Module], nn.
 
     strategies = {
         "ddp, every step searched": ddp(find_unused_parameters=True),
-        "ddp": ddp(static_graph=True, gradient_as_bucket_view=args.device == "cuda"),
+        "ddp, gradients copied": ddp(static_graph=True),
+        "ddp, gradients where they are sent": ddp(static_graph=True, gradient_as_bucket_view=True),
         "fsdp": parts(size),
     }
     if size % 2 == 0 and size > 2:

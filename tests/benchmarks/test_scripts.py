@@ -182,9 +182,8 @@ def test_strategies_take_turns_in_one_process(
     }.items():
         monkeypatch.setenv(name, str(value))
     sizes = ["--depth", "1", "--dim", "32", "--frames", "8", "--steps", "3", "--rounds", "1"]
-    test_prints_its_table(
-        "strategies", sizes, ["ddp, every step searched", "ddp", "fsdp"], monkeypatch, capsys
-    )
+    ddp = ["ddp, every step searched", "ddp, gradients copied", "ddp, gradients where they are sent"]
+    test_prints_its_table("strategies", sizes, [*ddp, "fsdp"], monkeypatch, capsys)
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ class ShardWriting:
 def _without_hints() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings(
-            "ignore", message="torch.distributed is disabled, unavailable or uninitialized"
+            "ignore", message="torch.distributed is (disabled, )?unavailable or uninitialized"
         )
         warnings.filterwarnings("ignore", message="TypedStorage is deprecated")
         yield
