@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from tests.training.building import tiny_run
-from tests.training.processes.test_worlds import compare, config_of, options_of, train
+from tests.training.processes.models import config_of
+from tests.training.processes.test_worlds import compare, options_of, train
 from tests.training.worlds import ended_world, run_world
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch has no torch.distributed")
