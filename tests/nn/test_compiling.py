@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
+from stable_audio.backbones import BACKBONES
 from stable_audio.nn.checkpointing import Recomputation
 from stable_audio.nn.compiling import compile_network, repeated_blocks, runs_compiled
 from stable_audio.nn.copying import is_compiled
@@ -77,7 +78,7 @@ def test_one_graph_serves_packed_rows_of_all_lengths(graphs: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [name if name == "mlp" else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+    "name", [name if name == "mlp" else pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES]
 )
 def test_two_graphs_serve_padded_batches_of_all_lengths(name: str, graphs: Any) -> None:
     """As buckets make them: one for the first length, and one for every other."""
