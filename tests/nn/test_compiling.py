@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,9 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
+from stable_audio.backbones import BACKBONES
 from stable_audio.nn.checkpointing import Recomputation
 from stable_audio.nn.compiling import compile_network, repeated_blocks, runs_compiled
 from stable_audio.nn.copying import is_compiled
+from stable_audio.types import Conditioning
 from tests.backbones.test_contracts import CASES, conditioning, inputs
 from tests.backbones.test_contracts import build as build_case
 from tests.backbones.test_dit import build
@@ -72,6 +75,42 @@ def test_one_graph_serves_packed_rows_of_all_lengths(graphs: Any) -> None:
         _same(compiled, plain, lambda network: network.forward_packed(x, t, cond, lengths))  # noqa: B023
     assert graphs["stats"]["unique_graphs"] == 1
     assert not graphs["graph_break"]
+
+
+@pytest.mark.parametrize(
+    "name", [name if name == "mlp" else pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES]
+)
+def test_two_graphs_serve_padded_batches_of_all_lengths(name: str, graphs: Any) -> None:
+    """As buckets make them: one for the first length, and one for every other."""
+    plain = build_case(name).double().train()
+    compiled = copy.deepcopy(plain)
+    compile_network(compiled)
+    found = []
+    for times in (8, 12, 20, 6):
+        (x, t), cond = (
+            inputs(plain, times=times),
+            _of_length(conditioning(plain), times * plain.length_multiple),
+        )
+        _same(compiled, plain, lambda network: network(x.double(), t, cond))  # noqa: B023
+        found.append(graphs["stats"]["unique_graphs"])
+    assert found == [1, 2, 2, 2]
+    assert not graphs["graph_break"]
+
+
+def _of_length(cond: Conditioning, n: int) -> Conditioning:
+    """With other tensors of frames, of n frames."""
+    frames = {}
+    for name in ("input_concat", "local_add"):
+        value = getattr(cond, name)
+        if value is not None:
+            generator = torch.Generator().manual_seed(n)
+            frames[name] = torch.randn(*value.shape[:2], n, generator=generator).double()
+    others = {
+        field.name: value.double()
+        for field in dataclasses.fields(cond)
+        if isinstance(value := getattr(cond, field.name), Tensor) and value.is_floating_point()
+    }
+    return dataclasses.replace(cond, **{**others, **frames})
 
 
 def _same(compiled: nn.Module, plain: nn.Module, call: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from stable_audio.checkpoints.shards import EARLIER
@@ -55,9 +56,18 @@ def last_steps(folder: Path) -> set[float]:
 
 
 def remove_checkpoint(path: Path) -> None:
-    """Remove a checkpoint, a file or a folder of parts, if it is there."""
+    """Remove a checkpoint, a file or a folder of parts, if it is there.
+
+    A folder is renamed first: what a kill in between leaves of it has no name of a checkpoint, and is removed
+    with other incomplete files (`remove_halves`).
+    """
     if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
+        going = path.with_name(f".{path.stem}.removed.partial{path.suffix}")
+        shutil.rmtree(going, ignore_errors=True)
+        with suppress(OSError):
+            os.replace(path, going)
+        for folder in (going, path):
+            shutil.rmtree(folder, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
 

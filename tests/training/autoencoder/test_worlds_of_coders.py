@@ -95,7 +95,10 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("processes", "strategy", "more"), [(2, "fsdp", {}), (4, "hsdp", {"shard_size": 2})])
+@pytest.mark.parametrize(
+    ("processes", "strategy", "more"),
+    [(2, "ddp", {}), (2, "fsdp", {}), (4, "fsdp", {}), (4, "hsdp", {"shard_size": 2})],
+)
 def test_every_coder_trains_like_one_process(
     alone: Path, processes: int, strategy: str, more: dict[str, Any]
 ) -> None:

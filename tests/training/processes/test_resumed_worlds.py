@@ -11,34 +11,22 @@ from typing import Any
 import pytest
 import torch
 
-from stable_audio.backbones import BACKBONES, UNCOND_BACKBONES
-from tests import tiny
 from tests.training.building import tiny_run
-from tests.training.processes.test_worlds import config_of, options_of
+from tests.training.processes.models import NAMES, config_of
+from tests.training.processes.test_worlds import options_of
 from tests.training.same_runs import checkpoint_differences
 from tests.training.worlds import run_world
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch has no torch.distributed")
 
-UNCOND = [name for name, kind in UNCOND_BACKBONES.items() if BACKBONES.get(name) is not kind]
-"""Backbones that only models without conditioning have."""
-
-NAMES = [*BACKBONES, *(f"{name} without conditioning" for name in UNCOND)]
 STEPS, STOP = 4, 2
 
 
 def any_config(name: str) -> dict[str, Any]:
-    """A tiny model with a backbone of either registry, and the training of `config_of`."""
-    if name in BACKBONES:
-        config = config_of(name)
-        config["training"]["ema"] = {"update_after_step": 0}
-        return config
-    name = name.removesuffix(" without conditioning")
-    like = config_of("dit")
-    training = {"learning_rate": 1e-3, "ema": {"update_after_step": 0}}
-    section = {"type": name, "config": copy.deepcopy(tiny.UNCOND_BACKBONES[name])}
-    model = {**section, "io_channels": 2, "pretransform": like["model"]["pretransform"]}
-    return {**like, "model_type": "diffusion_uncond", "model": model, "training": training}
+    """A tiny model whose weights are averaged from the first step on."""
+    config = config_of(name)
+    config["training"]["ema"] = {"update_after_step": 0}
+    return config
 
 
 def train_and_continue(

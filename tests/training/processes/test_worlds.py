@@ -13,38 +13,17 @@ import torch
 from torch import Tensor
 
 from stable_audio.audio.io import read_audio
-from stable_audio.backbones import BACKBONES
 from stable_audio.checkpoints import read_checkpoint
 from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.training.processes import shared_rows
-from tests import tiny
 from tests.training import worlds
 from tests.training.autoencoder import test_autoencoder
 from tests.training.building import DATASET, tiny_config, tiny_run
-from tests.training.starting.test_adapter_settings import model_of
+from tests.training.processes.models import NAMES, config_of
 from tests.training.worlds import ended_world, run_world
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch has no torch.distributed")
 STEPS, BATCH = 20, 4
-NAMES = list(BACKBONES)
-
-
-def config_of(name: str) -> dict[str, Any]:
-    """A tiny model with this backbone, and a step with everything random that a step has."""
-    if name == "mlp":
-        config = model_of("DAU1d")
-        section = config["model"]["diffusion"]
-        section.update(type="mlp", config={**tiny.BACKBONES["mlp"], "depth": 2})
-        section["config"].pop("input_concat_dim")
-    else:
-        config = model_of(name)
-    config["training"] = {
-        "learning_rate": 1e-3,
-        "cfg_dropout_prob": 0.5,
-        "ema": {"update_after_step": 2},
-        "trainable": {"lr_multipliers": {"conditioner": 0.5}},
-    }
-    return config
 
 
 def train(
@@ -127,6 +106,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (4, "fsdp", {}, NAMES),
         (4, "hsdp", {"shard_size": 2}, NAMES),
         (2, "fsdp", {}, NAMES),
+        (2, "ddp", {}, NAMES),
     ],
 )
 def test_every_backbone_trains_like_one_process(

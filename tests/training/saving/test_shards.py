@@ -24,19 +24,22 @@ from stable_audio.training.saving.checkpoint_io import AtomicCheckpointIO
 from stable_audio.training.saving.recovery import newest_whole
 from stable_audio.training.saving.shard_writing import ShardWriting
 from tests.training.building import tiny_config, tiny_run
-from tests.training.processes.test_worlds import _assert_close, config_of
+from tests.training.processes.models import config_of
+from tests.training.processes.test_worlds import _assert_close
 from tests.training.worlds import run_world
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch has no torch.distributed")
+BACKBONES = ["dit", "unet"]
 
 
-def _stage(folder: Path, name: str, backbone: str, options: dict[str, Any]) -> None:
+def _stage(folder: Path, options: dict[str, Any]) -> None:
     logging.disable(logging.WARNING)
-    config = config_of(backbone)
-    config["training"]["ema"] = {"update_after_step": 0}
-    run = tiny_run(folder, config, **{"name": name, "devices": "auto", "demos": False, **options})
-    run.module.double()
-    run.start()
+    for backbone in BACKBONES:
+        config = config_of(backbone)
+        config["training"]["ema"] = {"update_after_step": 0}
+        run = tiny_run(folder, config, **{"name": backbone, "devices": "auto", "demos": False, **options})
+        run.module.double()
+        run.start()
 
 
 def _same_run(one: Path, other: Path) -> None:
@@ -50,23 +53,35 @@ def _same_run(one: Path, other: Path) -> None:
         _assert_close(state, states[1][number], f"optimizer {number}")
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of one process all along."""
+    folder = tmp_path_factory.mktemp("alone")
+    run_world(1, _stage, folder, {"batch_size": 4, "max_steps": 8})
+    return folder
+
+
 @pytest.mark.slow
-def test_a_run_goes_on_with_other_processes_and_strategies(tmp_path: Path) -> None:
-    """Parts of weights on 4 and 2 processes, whole ones on 2 and 1: the same as one process all along."""
-    run_world(1, _stage, tmp_path, "one", "dit", {"batch_size": 4, "max_steps": 8})
-    shards = {"checkpoint_format": "shards", "checkpoint_every": 2, "keep": 2}
+@pytest.mark.parametrize("kind", ["shards", "file"])
+def test_a_run_goes_on_with_other_processes_and_strategies(tmp_path: Path, alone: Path, kind: str) -> None:
+    """From 4 processes with 4, 2 and 1, from one with 2: the same as one process all along."""
+    written = {"checkpoint_format": kind, "checkpoint_every": 2, "keep": 2}
+    hybrid = {"strategy": "hsdp", "shard_size": 2, "batch_size": 1}
     stages: list[tuple[int, dict[str, Any]]] = [
-        (4, {"strategy": "fsdp", "batch_size": 1, "max_steps": 2, **shards}),
-        (4, {"strategy": "hsdp", "shard_size": 2, "batch_size": 1, "max_steps": 4, **shards}),
-        (2, {"strategy": "fsdp", "batch_size": 2, "max_steps": 5, **shards}),
-        (2, {"strategy": "ddp", "batch_size": 2, "max_steps": 7, **shards}),
+        (4, {"strategy": "fsdp", "batch_size": 1, "max_steps": 2, **written}),
+        (4, {**hybrid, "max_steps": 3, **written}),
+        (2, {"strategy": "fsdp", "batch_size": 2, "max_steps": 4, **written}),
+        (4, {**hybrid, "max_steps": 5, **written}),
+        (1, {"batch_size": 4, "max_steps": 6, **written}),
+        (2, {"strategy": "ddp", "batch_size": 2, "max_steps": 7, **written}),
         (1, {"batch_size": 4, "max_steps": 8}),
     ]
     for processes, options in stages:
-        run_world(processes, _stage, tmp_path, "parts", "dit", {**options, "recover": True})
-    _same_run(tmp_path / "one", tmp_path / "parts")
-    names = sorted(p.name for p in (tmp_path / "parts" / "checkpoints").glob("*.shards"))
-    assert names == ["step=00000006.shards", "step=00000007.shards"]
+        run_world(processes, _stage, tmp_path, {**options, "recover": True})
+    for backbone in BACKBONES:
+        _same_run(alone / backbone, tmp_path / backbone)
+        names = sorted(p.name for p in (tmp_path / backbone / "checkpoints").glob("*.shards"))
+        assert names == ["step=00000006.shards", "step=00000007.shards"][: 2 * (kind == "shards")]
 
 
 def test_one_process_goes_on_from_parts_to_the_same_bits(tmp_path: Path) -> None:

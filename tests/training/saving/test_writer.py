@@ -229,24 +229,29 @@ import torch
 torch.set_num_threads(1)
 from stable_audio.checkpoints import read_checkpoint
 from stable_audio.training.saving.recovery import newest_whole
+from tests.quick import quicken
 from tests.training.building import tiny_run
 
-folder = Path(sys.argv[1])
+quicken()
+folder, kind = Path(sys.argv[1]), sys.argv[2]
+suffix = {"file": "ckpt", "shards": "shards"}[kind]
 
 def train(name, kill_at):
     # kill_at: which call to the file system, counted from the second checkpoint on
     calls = [0]
-    first = folder / name / "last.ckpt"
-    run = tiny_run(folder, name=name, max_steps=2, checkpoint_every=1, keep=1, logger="none")
+    first = folder / name / {"file": "last.ckpt", "shards": "checkpoints/step=00000001.shards"}[kind]
+    options = {"checkpoint_format": kind, "checkpoint_every": 1, "keep": 1}
+    run = tiny_run(folder, name=name, max_steps=2, logger="none", **options)
     def counted(function):
         def call(*args, **options):
-            if calls[0] or first.exists():
+            # Of the many tensors of a part, each is saved by itself, all to one file.
+            if not isinstance(args[0], torch.Tensor) and (calls[0] or first.exists()):
                 calls[0] += 1
                 if calls[0] == kill_at:
                     os.kill(os.getpid(), signal.SIGKILL)
             return function(*args, **options)
         return call
-    for owner, names in ((os, ("replace", "link", "fsync", "unlink")), (torch, ("save",))):
+    for owner, names in ((os, ("replace", "link", "fsync", "unlink", "rmdir")), (torch, ("save",))):
         for n in names:
             setattr(owner, n, counted(getattr(owner, n)))
     Path.unlink = lambda self, missing_ok=False: os.unlink(self) if self.exists() else None
@@ -273,23 +278,25 @@ for kill_at in range(1, total + 1):
     name = f"killed{kill_at}"
     killed = forked(train, name, kill_at) is None
     broken = []
-    for path in [*(folder / name).rglob("*.ckpt"), *(folder / name).rglob("*.safetensors")]:
+    paths = [path for end in (suffix, "safetensors") for path in (folder / name).rglob(f"*.{end}")]
+    for path in paths:
         if ".partial" not in path.name:
             try:
                 read_checkpoint(path)
             except ValueError as error:
                 broken.append(str(error))
     whole = newest_whole(folder / name)
-    steps = sorted(p.name for p in (folder / name / "checkpoints").glob("step=*.ckpt"))
+    steps = sorted(p.name for p in (folder / name / "checkpoints").glob(f"step=*.{suffix}"))
     found["kills"].append([killed, broken, whole and whole[1]["stable_audio"]["step"], steps])
 print(json.dumps(found))
 """
 
 
 @pytest.mark.slow
-def test_a_kill_at_any_call_leaves_whole_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["file", "shards"])
+def test_a_kill_at_any_call_leaves_whole_files(tmp_path: Path, kind: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", KILLED_AT_EACH_CALL, str(tmp_path)]
+    command = [sys.executable, "-c", KILLED_AT_EACH_CALL, str(tmp_path), kind]
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=600, check=False, cwd=tmp_path
     )
