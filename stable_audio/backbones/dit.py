@@ -85,6 +85,7 @@ class DiT(Backbone):
         self.options, self.patch_size = options, options.patch_size
         self.masks_attention = slots.mask_cross_attention
         self.slot_widths, self.required_slots = slots.widths, slots.required(options)
+        self._needed = tuple(self.required_slots)  # torch before 2.9 does not compile loops over sets
         self.modular_local_dims = dict(slots.modular_local_dims)
         self.masks_padding = options.transformer_type == "continuous_transformer"
 
@@ -280,7 +281,7 @@ class DiT(Backbone):
             token = global_cond.unsqueeze(1)
             prepend = token if prepend is None else torch.cat([prepend, token], dim=1)
             global_cond = None
-        return replace(inputs, prepend=prepend, global_cond=global_cond)
+        return inputs.with_vectors(prepend=prepend, global_cond=global_cond)
 
     def _prepended(self, cond: Conditioning) -> int:
         """Tokens that `_with_time` puts before each clip."""
@@ -293,7 +294,7 @@ class DiT(Backbone):
         return int(time) + (0 if prepend is None else prepend.shape[1])
 
     def _check(self, x: Tensor, cond: Conditioning) -> None:
-        if lacking := [s.value for s in self.required_slots if cond.slot(s) is None]:
+        if lacking := [s.value for s in self._needed if cond.slot(s) is None]:
             raise ValueError(f"conditioning lacks {lacking}, which this DiT needs")
         if x.shape[-1] % self.patch_size:
             raise ValueError(f"length {x.shape[-1]} is not a multiple of patch_size = {self.patch_size}")

@@ -177,9 +177,9 @@ class Attention(nn.Module):
     def _attend(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, packing: Packing | None, *, cross: bool
     ) -> Tensor:
+        if packing is None:  # not through Pattern, which torch before 2.10 does not compile
+            return self.attend(q, k, v, causal=self.causal, window=self.window, mask=mask)
         pattern = Pattern(self.attend, self.causal, self.window)
-        if packing is None:
-            return pattern(q, k, v, mask)
         if cross:
             return packing.attention.cross_attend(pattern, q, k, v, mask)
         return packing.attention.attend(pattern, q, k, v)

@@ -33,6 +33,19 @@ class TransformerInputs:
     local: LocalTokens | None = None
     padding_mask: Tensor | None = None
 
+    def with_vectors(self, *, prepend: Tensor | None, global_cond: Tensor | None) -> TransformerInputs:
+        """The same with other tokens before x and another global vector."""
+        # Spelled out: torch 2.6 does not compile dataclasses.replace.
+        return TransformerInputs(
+            context=self.context,
+            kvs=self.kvs,
+            context_mask=self.context_mask,
+            prepend=prepend,
+            global_cond=global_cond,
+            local=self.local,
+            padding_mask=self.padding_mask,
+        )
+
 
 def in_order_of(row: PackedRow, inputs: TransformerInputs) -> TransformerInputs:
     """The inputs with an item per clip, in the order of the row's clips."""

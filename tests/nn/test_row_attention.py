@@ -12,7 +12,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention import varlen as torch_module
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from stable_audio.nn import flex
@@ -219,7 +218,9 @@ def test_kernels_are_called_by_their_names(name: str, causal: bool, monkeypatch:
     module = ModuleType("flash_attn")
     module.flash_attn_varlen_func = flash  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "flash_attn", module)
-    monkeypatch.setattr(torch_module, "varlen_attn", oldest if name == "torch 2.10" else newest)
+    module = ModuleType("torch.nn.attention.varlen")  # which torch has from 2.10 on
+    module.varlen_attn = oldest if name == "torch 2.10" else newest  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", module)
     kernel = {
         "torch": lambda: torch_varlen(True),
         "torch 2.10": lambda: torch_varlen(False),
