@@ -118,6 +118,7 @@ class LowPrecision(HalfPrecision):
 def _strategy(options: RunOptions, placed: ProcessLayout, alike: bool) -> str | Strategy:
     alone = placed.processes == 1
     if options.strategy in SPLITTING and not (alone and not options.cpu_offload):
+        _check_torch(options)
         size = None if options.strategy == FSDP or alone else shard_size(options, placed)
         gathers = options.checkpoint_format == "file"
         return SplitWeights(gathers=gathers, shard_size=size, cpu_offload=options.cpu_offload)
@@ -125,6 +126,15 @@ def _strategy(options: RunOptions, placed: ProcessLayout, alike: bool) -> str | 
         return STRATEGIES.get(options.strategy, options.strategy)
     # What is known after the first batch is exchanged with it, which the first of several batches is not.
     return "auto" if alone else _ddp(alike and options.accum_batches == 1, on_gpu(options))
+
+
+def _check_torch(options: RunOptions) -> None:
+    """Raise TrainingError where torch splits weights on GPUs alone, as 2.6 does."""
+    if not on_gpu(options) and not hasattr(torch.cpu.Stream, "record_event"):
+        raise TrainingError(
+            f"--strategy {options.strategy} on CPUs needs a newer torch than {torch.__version__}, which "
+            "splits weights on GPUs alone; update torch, or use --strategy ddp"
+        )
 
 
 def _ddp(alike: bool, gpu: bool) -> DDPStrategy:

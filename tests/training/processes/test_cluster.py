@@ -19,6 +19,7 @@ from stable_audio.training.lightning_trainer import quiet_lightning, shard_size
 from stable_audio.training.options import RunOptions
 from stable_audio.training.processes import rendezvous
 from stable_audio.training.processes.cluster import layout, log_world, parse_devices
+from stable_audio.training.processes.splitting import SplitWeights
 from stable_audio.training.processes.strangers import told_of_strangers
 from tests.training.building import tiny_config, tiny_run
 
@@ -223,3 +224,12 @@ def test_only_steps_that_differ_are_searched_for_idle_weights(gpus: Any) -> None
         assert settings["static_graph"] is known
         assert settings["find_unused_parameters"] is not known
         assert settings["gradient_as_bucket_view"]
+
+
+def test_a_torch_that_splits_weights_on_gpus_alone_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    placed = layout(RunOptions(), _world(1, 2, 0, 0))
+    options = RunOptions(strategy="fsdp", accelerator="cpu")
+    assert isinstance(lightning_strategy(options, placed, True), SplitWeights)
+    monkeypatch.setattr(torch.cpu, "Stream", object)  # as of torch 2.6
+    with pytest.raises(TrainingError, match="--strategy fsdp on CPUs needs a newer torch than"):
+        lightning_strategy(options, placed, True)
