@@ -17,7 +17,6 @@ from common import peak_memory, print_table, time_together
 from gpu_common import card, parser, published_model
 from training_steps import Setup, Step, stepping
 
-from stable_audio.data.base import Batch
 from stable_audio.nn.compiling import compile_network
 from stable_audio.training.build import build_training
 from stable_audio.training.devices.halved_encoder import choose_encoding
@@ -67,10 +66,7 @@ def steps_of(module: DiffusionTraining, setup: Setup, args: Any) -> Step:
     model = module.model
     samples = args.samples or model.sample_size
     shape = model.latent_shape_of(samples) if module.pre_encoded else (model.audio_channels, samples)
-    hosts = [0.1 * torch.randn(setup.batch, *shape) for _ in range(2)]
-    if setup.device.startswith("cuda"):
-        hosts = [host.pin_memory() for host in hosts]
-    batches = [Batch(host, [{"path": "x"}] * setup.batch) for host in hosts]
+    batches = [setup.on_host(0.1 * torch.randn(setup.batch, *shape)) for _ in range(2)]
     coming = itertools.cycle([batches[1], batches[0]])
     module.encode_ahead(lambda: next(coming))
     if args.compile:

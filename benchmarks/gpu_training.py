@@ -93,8 +93,7 @@ def expected_of(setup: Setup, peak: float, rounds: int) -> Expected:
     if sizes is not None:
         products = bound_step(sizes, items=setup.batch, tokens=setup.frames + 1, place=setup.place)
         bound = seconds_of(products, setup.device, rounds)
-    memory = plan.total - plan.parts["reserve"]
-    return Expected(setup, rounds, plan.operations.model / peak, bound, memory)
+    return Expected(setup, rounds, plan.operations.model / peak, bound, plan.without_libraries)
 
 
 def measure(mode: str, expected: Expected) -> tuple[Any, ...]:

@@ -86,7 +86,7 @@ def child(size: str, rank: int | None, device: str, recomputed: Any = False) -> 
             loss.backward()
             optimizer.step()
     measured = _resident(device) - before
-    return {"planned": plan.total - plan.parts["reserve"], "measured": measured, "before": before}
+    return {"planned": plan.without_libraries, "measured": measured, "before": before}
 
 
 def _resident(device: str, *, reset: bool = False) -> int:

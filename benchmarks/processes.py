@@ -143,7 +143,7 @@ def child(args: argparse.Namespace) -> None:
     again.trainer.callbacks.append(resumed.callback())  # type: ignore[attr-defined]
     again.start()
     found = {
-        "planned": planned.total - planned.parts["reserve"],
+        "planned": planned.without_libraries,
         "measured": memory.peak,
         "step": statistics.median(times.walls[1:]),
         "cpu": statistics.median(times.cpus[1:]),

@@ -78,11 +78,13 @@ class Setup:
         return planner.plan(choice_of(config, RunOptions(batch_size=self.batch), precision=self.precision))
 
     def batch_of(self, module: DiffusionTraining) -> Batch:
-        """Random latents on the host, page-locked where the device is a GPU."""
-        latents = torch.randn(self.batch, module.model.io_channels, self.frames)
-        if self.device.startswith("cuda"):
-            latents = latents.pin_memory()
-        return Batch(latents, [{"path": "x"}] * self.batch)
+        """Random latents on the host."""
+        return self.on_host(torch.randn(self.batch, module.model.io_channels, self.frames))
+
+    def on_host(self, audio: Tensor) -> Batch:
+        """A batch as a loader gives it, page-locked where the device is a GPU."""
+        pinned = audio.pin_memory() if self.device.startswith("cuda") else audio
+        return Batch(pinned, [{"path": "x"}] * self.batch)
 
     def _published(self, *, checkpointing: bool) -> tuple[DiffusionModel, ModelConfig]:
         return published_model(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 _WITHOUT_METADATA_ERRORS = 19
@@ -19,7 +18,8 @@ def open_container(file: Any) -> Any:
         ImportError: PyAV is missing.
         av.FFmpegError: the file cannot be read.
     """
-    av = importlib.import_module("av")
+    import av
+
     if int(av.__version__.partition(".")[0]) >= _WITHOUT_METADATA_ERRORS:
         return av.open(file)
     return av.open(file, metadata_errors="ignore")

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import runpy
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "benchmarks"
-MEDIUM = ROOT / "model_configs" / "stable_audio_3" / "medium.json"
+from tests.benchmarks.scripts import FOLDER, run_script
+
+MEDIUM = FOLDER.parent / "model_configs" / "stable_audio_3" / "medium.json"
 
 
 def parts() -> list[list[str]]:
@@ -29,10 +27,7 @@ def test_all_parts_take_eight_minutes_at_most() -> None:
 @pytest.mark.parametrize("command", [command for _, _, python, *command in parts() if command[0] != "-m"])
 def test_a_part_takes_its_arguments(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     script, *arguments = command
-    monkeypatch.syspath_prepend(str(FOLDER))
-    monkeypatch.delitem(sys.modules, "common", raising=False)
-    monkeypatch.setattr(sys, "argv", [script, *arguments])
-    runpy.run_path(str(ROOT / script))["parse"]()
+    run_script(Path(script).stem, arguments, monkeypatch, run_name="loaded")["parse"]()
 
 
 def test_a_python_without_the_libraries_is_named(tmp_path: Path) -> None:
@@ -54,11 +49,8 @@ def test_steps_of_an_inpainting_model_are_measured(
     config["model"]["diffusion"]["config"] |= {"depth": 1, "embed_dim": 64, "num_heads": 1}
     small = tmp_path / "medium.json"
     small.write_text(json.dumps(config))
-    monkeypatch.syspath_prepend(str(FOLDER))
-    monkeypatch.delitem(sys.modules, "common", raising=False)
     arguments = ["--config", str(small), "--frames", "16", "--batch", "1", "--rounds", "1", "--matmul", "64"]
-    monkeypatch.setattr(sys, "argv", ["gpu_training", *arguments, "--modes", "eager", "--device", "cpu"])
-    runpy.run_path(str(FOLDER / "gpu_training.py"), run_name="__main__")
+    run_script("gpu_training", [*arguments, "--modes", "eager", "--device", "cpu"], monkeypatch)
     row = next(line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("1  "))
     assert row[1] == "eager"
     assert 0 < float(row[5]) < 5  # GiB of the plan

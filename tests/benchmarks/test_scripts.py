@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import runpy
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +13,9 @@ from benchmarks.plain_dit import PlainDiT
 from stable_audio.backbones import DiT
 from stable_audio.nn.attention import AttentionOptions
 from stable_audio.types import Conditioning
+from tests.benchmarks.scripts import FOLDER, run_script
 from tests.training.worlds import free_port
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
 SIZES = ["--depth", "1", "--dim", "32", "--heads", "2", "--frames", "16", "--rounds", "1"]
 
 
@@ -123,10 +120,7 @@ def test_prints_its_table(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    monkeypatch.delitem(sys.modules, "common", raising=False)
-    monkeypatch.setattr(sys, "argv", [script, *arguments])
-    runpy.run_path(str(FOLDER / f"{script}.py"), run_name="__main__")
+    run_script(script, arguments, monkeypatch)
     printed = capsys.readouterr().out
     table = {line.split("  ")[0] for line in printed.splitlines()}
     assert set(rows) <= table, printed

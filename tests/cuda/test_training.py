@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from stable_audio.data.base import Batch
 from stable_audio.training.errors import TrainingError
 from tests.training.autoencoder.test_autoencoder import tiny_config as autoencoder_config
 from tests.training.building import latent_config, tiny_config, tiny_run
+from tests.training.processes.test_cpu_offload import trained
 
 GPU = {"accelerator": "gpu", "devices": "1"}
 
@@ -104,16 +104,12 @@ def test_a_compiled_run_learns_as_one_that_is_not(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["file", "shards"])
 def test_weights_that_rest_on_the_host_train_as_those_on_the_device(kind: str, tmp_path: Path) -> None:
-    weights = []
-    for offloads in (False, True):
-        options: dict[str, Any] = {"strategy": "fsdp", "cpu_offload": offloads, "demos": False, **GPU}
-        options["checkpoint_format"] = kind
-        for steps in (3, 6):
-            run = tiny_run(tmp_path / str(offloads), max_steps=steps, recover=steps > 3, **options)
-            assert run.start() == 0
-            if torch.distributed.is_initialized():
-                torch.distributed.destroy_process_group()
-        weights.append(load_file(run.options.folder / "last.safetensors"))
+    weights = [
+        trained(
+            tmp_path / str(offloads), strategy="fsdp", cpu_offload=offloads, checkpoint_format=kind, **GPU
+        )
+        for offloads in (False, True)
+    ]
     for name, value in weights[1].items():
         torch.testing.assert_close(value, weights[0][name], msg=name)
 

@@ -112,7 +112,7 @@ def planned_memory(config: ModelConfig, *, batch_size: int) -> Report:
     )
     parts = {name: size for name, size in plan.parts.items() if name != "reserve"}
     return {
-        "total": sum(parts.values()),
+        "total": plan.without_libraries,
         "batch_size": batch_size,
         "parts": parts,
         "assumptions": ["in float32; `stable-audio plan` has other settings and devices", *plan.assumptions],

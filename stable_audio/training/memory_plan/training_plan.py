@@ -58,6 +58,11 @@ class TrainingPlan:
         return sum(self.parts.values())
 
     @property
+    def without_libraries(self) -> int:
+        """Bytes of the run alone."""
+        return self.total - self.parts["reserve"]
+
+    @property
     def fits(self) -> bool | None:
         """Whether the run fits the device; None if its memory is unknown."""
         return None if self.device_bytes is None else self.total <= self.device_bytes
